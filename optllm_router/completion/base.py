@@ -1,0 +1,100 @@
+"""The client protocol: the one seam between the router and whoever answers.
+
+The rest of the package sees provider responses as opaque `Response` values: it hands them to the
+caller as they came, and asks the client to `describe` them where it needs text, tokens or money.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from optllm_router.errors import BudgetExceededError
+from optllm_router.records import Candidate, Usage
+
+Response: TypeAlias = Any  # a litellm ModelResponse, its stream wrapper, or a replay's answer
+Chunk: TypeAlias = Any  # a litellm stream chunk
+Messages: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one response says, for grading, money and the log.
+
+    `usage` is None when the provider reported none. `cost_nusd` is set only by clients that bill
+    by a table; otherwise cost is tokens times token price. `cache_hit` answers cost nothing.
+    """
+
+    text: str
+    usage: Usage | None
+    response_id: str | None
+    cache_hit: bool = False
+    cost_nusd: int | None = None
+
+
+class StreamMeter(Protocol):
+    """Watches the chunks of one stream."""
+
+    def add(self, chunk: Chunk) -> bool:
+        """Take one chunk; return whether the caller should see it (hidden usage chunks: no)."""
+        ...
+
+    def answer(self) -> Answer:
+        """Return what has arrived so far; `usage` is None while no usage chunk came."""
+        ...
+
+
+class Client(Protocol):
+    """Answers queries on behalf of candidates. Safe to call from many threads at once.
+
+    `arguments` holds every keyword of the call but `model` (messages, temperature, stream, ...),
+    None values already removed; the candidate's own `arguments` and key are added here.
+    """
+
+    def complete(self, candidate: Candidate, arguments: Mapping[str, Any]) -> Response:
+        """Call the candidate and return its response, or its stream when `stream` is set.
+
+        Raises: the provider's own exception (a LiteLLM/OpenAI class), untouched.
+        """
+        ...
+
+    async def acomplete(self, candidate: Candidate, arguments: Mapping[str, Any]) -> Response:
+        """Do what `complete` does without blocking the event loop."""
+        ...
+
+    def describe(self, response: Response) -> Answer:
+        """Read text, usage, id and cost off a finished (non-streaming) response."""
+        ...
+
+    def meter(self, arguments: Mapping[str, Any]) -> StreamMeter:
+        """Return a fresh meter for a stream that is called with `arguments`."""
+        ...
+
+    def candidate(self, model: str, overrides: Mapping[str, Any] | None = None) -> Candidate:
+        """Describe an LLM from local knowledge: price, limits, capabilities. No network.
+
+        `overrides` are the config's own settings for it (see `config.CandidateSettings`).
+        `price` is None on the result when nobody knows it; the caller decides what that means.
+        """
+        ...
+
+    def count_tokens(self, messages: Messages, tools: Sequence[Any] | None = None) -> int:
+        """Count the tokens of a prompt, all roles and tools, images at a fixed estimate."""
+        ...
+
+    def count_text(self, text: str) -> int:
+        """Count the tokens of a text."""
+        ...
+
+    def maybe_billed(self, error: BaseException) -> bool:
+        """Return whether a failed call may have cost money (it reached the provider, then died)."""
+        ...
+
+    def budget_error(self, error: BudgetExceededError) -> BudgetExceededError:
+        """Return the same error in the class that callers of this client catch."""
+        ...
+
+    def warm_up(self) -> None:
+        """Load what the first call would otherwise wait for (imports, tokenizer)."""
+        ...

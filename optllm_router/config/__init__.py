@@ -1,0 +1,32 @@
+"""`optllm.toml` → one frozen `Config`: argument before environment before file before default.
+
+`settings` says what may be set, `sources` where it comes from, `load` puts them together,
+`problems` explains every mistake at once, `lines` finds where in the file a key stands, and
+`starter` writes a first file.
+"""
+
+from optllm_router.config.load import build_policy, load_config, make_config
+from optllm_router.config.settings import (
+    CandidateSettings,
+    Config,
+    GraderSettings,
+    PolicySettings,
+    PredictorSettings,
+    RetrainSettings,
+)
+from optllm_router.config.sources import ENVIRONMENT
+from optllm_router.config.starter import starter_toml
+
+__all__ = [
+    "ENVIRONMENT",
+    "CandidateSettings",
+    "Config",
+    "GraderSettings",
+    "PolicySettings",
+    "PredictorSettings",
+    "RetrainSettings",
+    "build_policy",
+    "load_config",
+    "make_config",
+    "starter_toml",
+]

@@ -1,0 +1,323 @@
+"""What may be set, with its rules: frozen pydantic records that refuse unknown keys.
+
+Rules that look at one key, or at a key and those above it, stand here; they are field validators
+(not model validators), so that one mistake does not hide the next. Rules between entries
+(duplicate names, `default` among the candidates) stand in `load`. Values are taken strictly: a
+text is never read as a number, nor a number as a switch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from optllm_router.core.policy import SUPPORTED_PER, Policy
+from optllm_router.records import Prompts
+
+PolicyKind = Literal[
+    "budget",
+    "target_accuracy",
+    "willingness_to_pay",
+    "knee",
+    "cheapest",
+    "most_accurate",
+    "fixed",
+]
+GraderKind = Literal["exact", "contains", "regex", "json_schema", "callable"]
+
+_POLICY_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {  # needed, possible
+    "budget": (frozenset({"usd"}), frozenset({"per"})),
+    "target_accuracy": (frozenset({"accuracy"}), frozenset({"confidence"})),
+    "willingness_to_pay": (frozenset({"usd_per_success"}), frozenset()),
+    "knee": (frozenset(), frozenset()),
+    "cheapest": (frozenset(), frozenset()),
+    "most_accurate": (frozenset(), frozenset()),
+    "fixed": (frozenset({"column"}), frozenset()),
+}
+_NORMALISING = frozenset({"strip", "casefold"})
+_GRADER_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    "exact": (frozenset(), _NORMALISING),
+    "contains": (frozenset(), _NORMALISING),
+    "regex": (frozenset({"pattern"}), _NORMALISING | {"group"}),
+    "json_schema": (frozenset({"schema"}), frozenset()),
+    "callable": (frozenset({"function"}), frozenset()),
+}
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _seconds(value: object) -> object:
+    """Read a duration such as "90s", "15m", "24h" or "7d" as seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value) if isinstance(value, str) else None
+    if match is None or float(match[1]) == 0:
+        raise ValueError(
+            "a duration is a text of a positive number and a unit, s, m, h or d: "
+            'write for instance "90s", "15m", "24h" or "7d"'
+        )
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _usd_per_1m(value: object) -> object:
+    """Read a token price exactly: a float means the decimal number that it prints as."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        raise ValueError("a token price is a number of USD per 1M tokens, such as 0.15")  # noqa: TRY004  # pydantic collects ValueError
+    try:
+        price = Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError("a token price is a number of USD per 1M tokens, such as 0.15") from None
+    if not price.is_finite() or price < 0:
+        raise ValueError("a token price must be finite and not negative; write 0 if it is free")
+    return price
+
+
+def _key_variable(value: object) -> object:
+    """Check that `api_key_env` names a variable, without ever repeating what may be a key."""
+    if value is None or (isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*", value)):
+        return value
+    raise ValueError(
+        "`api_key_env` is the name of an environment variable, not a key: write "
+        'api_key_env = "OPENAI_API_KEY" and set that variable where the router runs'
+    )
+
+
+def _no_budgets(_: object) -> object:
+    """Refuse a `[[budgets]]` entry: a cap that would not hold is worse than none."""
+    raise ValueError(
+        "caps across calls ([[budgets]]) are not available in this version: the supported "
+        'windows are "call" and "batch", set by `usd` and `per` in [policy] with kind = "budget"'
+    )
+
+
+def _group(value: object) -> object:
+    """Check that a regex group is a number or a name (no union type: one mistake, one message)."""
+    if value is None or (isinstance(value, int | str) and not isinstance(value, bool)):
+        return value
+    raise ValueError('a group is its number or its name, such as 1 or "answer"')
+
+
+def _texts(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _bytes(value: object) -> object:
+    return value.encode() if isinstance(value, str) else value
+
+
+Positive = Annotated[int, Strict(), Field(ge=1)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Switch = Annotated[bool, Strict()]
+Text = Annotated[str, Strict(), Field(min_length=1)]
+Price = Annotated[Decimal, BeforeValidator(_usd_per_1m)]
+Duration = Annotated[float, BeforeValidator(_seconds)]
+
+
+class Settings(BaseModel):
+    """What all settings share: frozen, no unknown keys, defaults checked like given values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _check_key(
+    value: object, info: ValidationInfo, keys: Mapping[str, tuple[frozenset[str], frozenset[str]]]
+) -> None:
+    """Check one key against its table's `kind`: needed and absent, or given and foreign to it."""
+    kind = info.data.get("kind")
+    if kind is None or info.field_name is None:
+        return  # the kind itself is wrong and is reported
+    key = info.field_name.rstrip("_")
+    needed, possible = keys[kind]
+    if value is None and key in needed:
+        raise ValueError(f'kind = "{kind}" needs `{key}`')
+    if value is not None and key not in needed | possible:
+        takes = ", ".join(f"`{name}`" for name in sorted(needed | possible)) or "no settings"
+        raise ValueError(f'kind = "{kind}" does not take `{key}`; it takes {takes}')
+
+
+class PolicySettings(Settings):
+    """Where on the front to stand: one kind with its settings."""
+
+    kind: PolicyKind = "knee"
+    usd: Annotated[Number, Field(gt=0)] | None = None
+    per: Text | None = None
+    accuracy: Annotated[Number, Field(gt=0, le=1)] | None = None
+    confidence: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    usd_per_success: Annotated[Number, Field(gt=0)] | None = None
+    column: Text | None = None
+
+    @field_validator("usd", "per", "accuracy", "confidence", "usd_per_success", "column")
+    @classmethod
+    def _fits_the_kind(cls, value: object, info: ValidationInfo) -> object:
+        _check_key(value, info, _POLICY_KEYS)
+        return value
+
+    @field_validator("per")
+    @classmethod
+    def _holds_in_this_version(cls, value: str | None) -> str | None:
+        if value is not None and value not in SUPPORTED_PER:
+            supported = " and ".join(f'"{per}"' for per in SUPPORTED_PER)
+            raise ValueError(
+                f"supported are {supported}; windows across calls (session, hour, day, week, "
+                "month, total) are not available in this version"
+            )
+        return value
+
+    def settings(self) -> dict[str, object]:
+        """Return the settings that were given, without `kind`."""
+        return self.model_dump(exclude={"kind"}, exclude_none=True)
+
+
+class RetrainSettings(Settings):
+    """When to refit: after so many outcomes or so much time, whichever comes first."""
+
+    enabled: Switch = True
+    every_outcomes: Positive = 200
+    every_s: Duration = Field(default=86400.0, alias="every", validate_default=False)
+    min_labels: Positive = 50
+
+
+class PredictorSettings(Settings):
+    """How the success predictor is fitted."""
+
+    n_bootstraps: Annotated[int, Strict(), Field(ge=2)] = 50  # a spread needs two members
+    seed: Annotated[int, Strict(), Field(ge=0)] = 0
+
+
+class CandidateSettings(Settings):
+    """An LLM that we may call. What is None is taken from LiteLLM's local model map.
+
+    `arguments` go with every call (headers, sampling); they may hold secrets and are not shown.
+    Prices are exact decimals in USD per 1M tokens.
+    """
+
+    model: Text
+    name: Text = ""
+    api_key_env: Annotated[str | None, BeforeValidator(_key_variable)] = None
+    api_base: Text | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict, repr=False)
+    max_output_tokens: Positive | None = None
+    context_window: Positive | None = None
+    tools: Switch | None = None
+    vision: Switch | None = None
+    json_schema: Switch | None = None
+    input_usd_per_1m: Price | None = None
+    output_usd_per_1m: Price | None = None
+    cached_input_usd_per_1m: Price | None = None
+    cache_write_usd_per_1m: Price | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_a_name(cls, data: object) -> object:
+        return {"model": data} if isinstance(data, str) else data
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _defaults_to_the_model(cls, value: object, info: ValidationInfo) -> object:
+        return value or info.data.get("model", "?")
+
+    @field_validator("name")
+    @classmethod
+    def _is_not_auto(cls, value: str) -> str:
+        if value == "auto":
+            raise ValueError(
+                "no candidate may be called `auto`, which is what routed calls say: give it "
+                "another `name`"
+            )
+        return value
+
+    @field_validator("output_usd_per_1m")
+    @classmethod
+    def _prices_come_in_pairs(cls, value: object, info: ValidationInfo) -> object:
+        given = info.data.get("input_usd_per_1m", value)
+        if (given is None) != (value is None):
+            missing = "output_usd_per_1m" if value is None else "input_usd_per_1m"
+            raise ValueError(
+                f"`{missing}` is missing: set both token prices, input and output, or neither"
+            )
+        return value
+
+    @field_validator("cached_input_usd_per_1m", "cache_write_usd_per_1m")
+    @classmethod
+    def _cache_prices_refine_others(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None and info.data.get("input_usd_per_1m", value) is None:
+            raise ValueError(
+                "a cache price needs `input_usd_per_1m` and `output_usd_per_1m` beside it"
+            )
+        return value
+
+    def overrides(self) -> dict[str, Any]:
+        """Return what was set beyond `model`, for `Client.candidate(model, overrides)`."""
+        given = self.model_dump(exclude={"model"}, exclude_none=True)
+        return {key: value for key, value in given.items() if key != "arguments" or value}
+
+
+class GraderSettings(Settings):
+    """How answers of one task are scored: one kind with its settings."""
+
+    kind: GraderKind
+    strip: Switch | None = None
+    casefold: Switch | None = None
+    pattern: Text | None = None
+    group: Annotated[Any, BeforeValidator(_group)] = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    function: Annotated[str, Strict(), Field(pattern=r"^[\w.]+:[\w.]+$")] | None = None
+
+    @field_validator("strip", "casefold", "pattern", "group", "schema_", "function")
+    @classmethod
+    def _fits_the_kind(cls, value: object, info: ValidationInfo) -> object:
+        _check_key(value, info, _GRADER_KEYS)
+        return value
+
+
+def _policy(value: object) -> object:
+    """Read a policy table or kind; keep a policy object as it is."""
+    if value is None or isinstance(value, str):
+        value = {} if value is None else {"kind": value}
+    if isinstance(value, Mapping):
+        return PolicySettings.model_validate(value)
+    if not isinstance(value, PolicySettings | Policy):
+        raise ValueError('write a table, such as { kind = "knee" }, or pass a policy object')  # noqa: TRY004  # pydantic collects ValueError
+    return value
+
+
+class Config(Settings):
+    """All settings of a router. Made by `load_config` and `make_config`, which check more.
+
+    `policy` holds `PolicySettings`, or the policy object that was passed in code; see
+    `build_policy`. `feature_key` keys the hash of texts and comes from the environment or from
+    code, never from a file.
+    """
+
+    candidates: tuple[CandidateSettings, ...]
+    default: Text
+    store: Text = "sqlite:///optllm.db"
+    policy: Annotated[Any, BeforeValidator(_policy)] = PolicySettings()
+    route_models: Annotated[tuple[Text, ...], BeforeValidator(_texts)] = ()
+    mode: Literal["route", "shadow"] = "route"
+    prompts: Prompts = "features"
+    durability: Literal["normal", "full"] = "normal"
+    budgets: tuple[Annotated[Any, BeforeValidator(_no_budgets)], ...] = ()
+    retrain: RetrainSettings = RetrainSettings()
+    predictor: PredictorSettings = PredictorSettings()
+    graders: dict[str, GraderSettings] = Field(default_factory=dict)
+    feature_key: Annotated[bytes, BeforeValidator(_bytes)] = Field(default=b"", repr=False)
+
+    @field_validator("store")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if "://" not in value:
+            raise ValueError('a store is a database address, such as "sqlite:///optllm.db"')
+        return value

@@ -1,0 +1,1 @@
+"""The pure core: arrays and records in, arrays and records out."""

@@ -1,0 +1,253 @@
+"""Tokens times token price: exact when billed, forecast when planning, worst case when reserving.
+
+Billed money is an exact integer of nano-USD: the ceiling of the exact decimal sum over components.
+A forecast is a float in USD: prompt tokens are counted, output tokens predicted from history
+(per column: level and slope in the prompt's length, and a level per task, each shrunk while its
+observations are few). Columns that are billed by a table instead of by tokens have their cost
+itself predicted in the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optllm_router.records import NANO_PER_USD, Candidate, Floats, Ints, Query, TokenPrice, Usage
+
+PROMPT_MARGIN = 1.3
+PROMPT_MARGIN_TOKENS = 64
+DEFAULT_OUTPUT_TOKENS = 256.0
+TASK_STRENGTH = 10.0
+SLOPE_STRENGTH = 10.0
+_NANO_PER_PRICE = Decimal(NANO_PER_USD) / Decimal(1_000_000)  # USD per 1M -> nano-USD per token
+
+
+def cost_nusd(usage: Usage, price: TokenPrice) -> int:
+    """Return what a call cost: the ceiling, in nano-USD, of the exact sum over components.
+
+    Cached and cache-write tokens are part of the prompt's and are priced apart where the price
+    says so; a tier applies to the whole call once the prompt exceeds its threshold.
+    """
+    rate_in, rate_out, rate_cached = _rates(price, usage.prompt_tokens)
+    rate_write = rate_in if price.cache_write_per_1m is None else price.cache_write_per_1m
+    cached = min(usage.cached_tokens, usage.prompt_tokens)
+    written = min(usage.cache_write_tokens, usage.prompt_tokens - cached)
+    plain = usage.prompt_tokens - cached - written
+    total = (
+        plain * rate_in
+        + cached * rate_cached
+        + written * rate_write
+        + usage.completion_tokens * rate_out
+    )
+    return math.ceil(total * _NANO_PER_PRICE)
+
+
+def usd_to_nusd(usd: float | Decimal | str) -> int:
+    """Return an amount in nano-USD, rounded up from its exact decimal value.
+
+    A float stands for its shortest decimal text: 0.1 is a tenth of a dollar.
+    """
+    return math.ceil(Decimal(str(usd)) * NANO_PER_USD)
+
+
+def worst_case_nusd(candidate: Candidate, query: Query) -> int | None:
+    """Return the most that a call can cost; None when the token price is unknown.
+
+    The prompt with a margin for foreign tokenizers, all of it at the dearest rate that a prompt
+    of that size can meet, plus every choice at the output limit.
+    """
+    if candidate.worst_case_nusd is not None:
+        return candidate.worst_case_nusd
+    if candidate.price is None:
+        return None
+    prompt = math.ceil(query.n_prompt_tokens * PROMPT_MARGIN) + PROMPT_MARGIN_TOKENS
+    output = output_limit(candidate, query) * max(query.n_choices, 1)
+    rate_in, rate_out = _dearest_rates(candidate.price, prompt)
+    return math.ceil((prompt * rate_in + output * rate_out) * _NANO_PER_PRICE)
+
+
+def output_limit(candidate: Candidate, query: Query) -> int:
+    """Return how many output tokens one choice may have: the caller's limit or the candidate's."""
+    limit = query.max_output_tokens or candidate.max_output_tokens
+    ceiling = candidate.capabilities.max_output_tokens
+    return limit if ceiling is None else min(limit, ceiling)
+
+
+def expected_usd(price: TokenPrice, prompt_tokens: Floats, output_tokens: Floats) -> Floats:
+    """Return the forecast cost in USD, elementwise; prompts are taken as uncached."""
+    total = _at_rates(price.input_per_1m, price.output_per_1m, prompt_tokens, output_tokens)
+    for tier in sorted(price.tiers, key=lambda tier: tier.above_tokens):
+        dearer = _at_rates(tier.input_per_1m, tier.output_per_1m, prompt_tokens, output_tokens)
+        total = np.where(prompt_tokens > tier.above_tokens, dearer, total)
+    return total
+
+
+def _at_rates(rate_in: Decimal, rate_out: Decimal, prompt: Floats, output: Floats) -> Floats:
+    return (prompt * float(rate_in) + output * float(rate_out)) / 1e6
+
+
+def _rates(price: TokenPrice, prompt_tokens: int) -> tuple[Decimal, Decimal, Decimal]:
+    """The input, output and cached rates of the tier that a prompt falls in."""
+    base_cached = price.cached_input_per_1m
+    rates = (
+        price.input_per_1m,
+        price.output_per_1m,
+        price.input_per_1m if base_cached is None else base_cached,
+    )
+    for tier in sorted(price.tiers, key=lambda tier: tier.above_tokens):
+        if prompt_tokens > tier.above_tokens:
+            cached = tier.cached_input_per_1m
+            rates = (
+                tier.input_per_1m,
+                tier.output_per_1m,
+                tier.input_per_1m if cached is None else cached,
+            )
+    return rates
+
+
+def _dearest_rates(price: TokenPrice, prompt_tokens: int) -> tuple[Decimal, Decimal]:
+    tiers = [tier for tier in price.tiers if prompt_tokens > tier.above_tokens]
+    extra = [price.cache_write_per_1m] if price.cache_write_per_1m is not None else []
+    return (
+        max([price.input_per_1m, *extra, *(tier.input_per_1m for tier in tiers)]),
+        max([price.output_per_1m, *(tier.output_per_1m for tier in tiers)]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AmountForecast:
+    """A non-negative amount per column (output tokens, or USD) from prompt length and task.
+
+    `level` and `slope` are (n_columns,), `task_offset` is (n_tasks, n_columns), `floor` the least
+    that is ever forecast, `n_observed` the observations per column.
+    """
+
+    level: Floats
+    slope: Floats
+    task_offset: Floats
+    floor: Floats
+    mean_tokens: float
+    tasks: tuple[str, ...]
+    n_observed: Ints
+
+    @classmethod
+    def fit(cls, amounts: Floats, prompt_tokens: Floats, tasks: Sequence[str]) -> Self:
+        """Fit on amounts (n_rows, n_columns), NaN = not observed; any column may be empty.
+
+        Level and slope are a ridge on the centred prompt length, the slope pulled to 0 with the
+        weight of `SLOPE_STRENGTH` average rows; task offsets are shrunk means of what is left.
+        """
+        names = tuple(sorted({task for task in tasks if task}))
+        mean_tokens = float(np.mean(prompt_tokens)) if len(prompt_tokens) else 0.0
+        centred = np.asarray(prompt_tokens, dtype=np.float64) - mean_tokens
+        observed = ~np.isnan(amounts)
+        level, slope = _levels_and_slopes(amounts, centred)
+        offsets = _task_offsets(
+            amounts - level - centred[:, None] * slope, np.asarray(tasks, dtype=object), names
+        )
+        floor = 0.1 * np.array([_mean(column) for column in amounts.T])
+        return cls(level, slope, offsets, floor, mean_tokens, names, observed.sum(axis=0))
+
+    def predict(self, prompt_tokens: Floats, tasks: Sequence[str]) -> Floats:
+        """Forecast amounts, shape (n_queries, n_columns); a never observed column is NaN."""
+        position = {task: i for i, task in enumerate(self.tasks)}
+        padded = np.vstack([self.task_offset, np.zeros(self.level.size)])
+        offset = padded[[position.get(task, len(self.tasks)) for task in tasks]]
+        centred = np.asarray(prompt_tokens, dtype=np.float64) - self.mean_tokens
+        amount = self.level + centred[:, None] * self.slope + offset
+        return np.where(self.n_observed > 0, np.maximum(amount, self.floor), np.nan)
+
+    def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
+        """Return plain arrays for an npz file."""
+        return {
+            f"{prefix}_level": self.level,
+            f"{prefix}_slope": self.slope,
+            f"{prefix}_task_offset": self.task_offset,
+            f"{prefix}_floor": self.floor,
+            f"{prefix}_mean_tokens": np.array(self.mean_tokens),
+            f"{prefix}_tasks": np.array(self.tasks, dtype=np.str_),
+            f"{prefix}_n_observed": self.n_observed,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[np.generic]], prefix: str) -> Self:
+        """Rebuild a forecast from `to_arrays`."""
+        floats = {
+            name: np.asarray(arrays[f"{prefix}_{name}"], dtype=np.float64)
+            for name in ("level", "slope", "task_offset", "floor")
+        }
+        return cls(
+            **floats,
+            mean_tokens=float(arrays[f"{prefix}_mean_tokens"]),
+            tasks=tuple(str(task) for task in arrays[f"{prefix}_tasks"]),
+            n_observed=np.asarray(arrays[f"{prefix}_n_observed"], dtype=np.int64),
+        )
+
+
+def _mean(column: Floats) -> float:
+    observed = column[~np.isnan(column)]
+    return float(observed.mean()) if observed.size else 0.0
+
+
+def _levels_and_slopes(amounts: Floats, centred: Floats) -> tuple[Floats, Floats]:
+    """Per column: least squares on (1, centred tokens), the slope ridged towards 0."""
+    n_columns = amounts.shape[1]
+    level, slope = np.zeros(n_columns), np.zeros(n_columns)
+    spread = float(np.mean(centred**2)) if centred.size else 0.0
+    for j in range(n_columns):
+        rows = ~np.isnan(amounts[:, j])
+        if not rows.any():
+            continue
+        x, y = centred[rows], amounts[rows, j]
+        x_mean, y_mean = x.mean(), y.mean()
+        variance = ((x - x_mean) ** 2).sum() + SLOPE_STRENGTH * spread
+        slope[j] = ((x - x_mean) * (y - y_mean)).sum() / variance if variance > 0 else 0.0
+        level[j] = y_mean - slope[j] * x_mean
+    return level, slope
+
+
+def _task_offsets(
+    residual: Floats, tasks: NDArray[np.object_], names: tuple[str, ...]
+) -> Floats:
+    """Mean residual per task and column, shrunk to 0 with the weight of `TASK_STRENGTH` rows."""
+    offsets = np.zeros((len(names), residual.shape[1]))
+    for i, name in enumerate(names):
+        rows = residual[tasks == name]
+        n = (~np.isnan(rows)).sum(axis=0)
+        offsets[i] = np.nansum(rows, axis=0) / (n + TASK_STRENGTH)
+    return offsets
+
+
+def forecast_usd(
+    candidates: Sequence[Candidate],
+    output_tokens: Floats,
+    billed_usd: Floats,
+    prompt_tokens: Floats,
+) -> Floats:
+    """Forecast each query's cost at each candidate in USD, shape (n_queries, n_candidates).
+
+    Args:
+        candidates: one per column.
+        output_tokens: (n_queries, n_candidates) forecast output; NaN where nothing is known: the
+            other candidates' mean stands in, 256 tokens where there is none.
+        billed_usd: (n_queries, n_candidates) forecast bill of candidates without a token price;
+            NaN stays NaN: such a candidate cannot be planned with.
+        prompt_tokens: (n_queries,).
+    """
+    cost = np.array(billed_usd, dtype=np.float64)
+    known = ~np.isnan(output_tokens)
+    n_known = known.sum(axis=1)
+    total = np.where(known, output_tokens, 0.0).sum(axis=1)
+    stand_in = np.where(n_known > 0, total / np.maximum(n_known, 1), DEFAULT_OUTPUT_TOKENS)
+    for j, candidate in enumerate(candidates):
+        if candidate.price is not None:
+            output = np.where(known[:, j], output_tokens[:, j], stand_in)
+            limit = float(candidate.max_output_tokens)
+            cost[:, j] = expected_usd(candidate.price, prompt_tokens, np.minimum(output, limit))
+    return cost

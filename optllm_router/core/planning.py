@@ -1,0 +1,433 @@
+"""The only way the shells decide: estimates, front and policy composed into a `Plan`.
+
+Everything here is pure: the same snapshot, queries, candidates and policy give the same plan, bit
+for bit. A batch is planned on its own front; a single live query is decided by the dual price that
+the policy has on the front of recent traffic, which is the same choice seen from one query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from optllm_router.core import policy as policies
+from optllm_router.core.cost import AmountForecast, forecast_usd, worst_case_nusd
+from optllm_router.core.eligibility import reason_against
+from optllm_router.core.features import SparseText, shape_features
+from optllm_router.core.front import ParetoFront, pareto_front
+from optllm_router.core.policy import Budget, Policy
+from optllm_router.core.snapshot import Optimism, Snapshot, TrainingSet, fit_optimism
+from optllm_router.core.snapshot import MAX_TRAFFIC
+from optllm_router.core.success import SuccessPredictor
+from optllm_router.errors import NoCandidateError
+from optllm_router.records import Bools, Candidate, Floats, Ints, Query
+
+N_HONEST_POINTS = 65
+UNKNOWN_WORST = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimates:
+    """What is known of every query at every column before deciding, (n_queries, n_columns) each.
+
+    `prob` and `std` are NaN where nothing is learned. `worst_nusd` is the most a call can cost.
+    `able` says whether the column can serve the query at all, `allowed` whether it may be planned
+    with (able, labelled, and with a cost forecast); `reasons[i]` says why a column is not able.
+    """
+
+    columns: tuple[str, ...]
+    prob: Floats
+    std: Floats
+    cost_usd: Floats
+    worst_nusd: Ints
+    able: Bools
+    allowed: Bools
+    reasons: tuple[dict[str, str], ...]
+
+    @property
+    def n_queries(self) -> int:
+        """The number of queries."""
+        return int(self.prob.shape[0])
+
+    def rows(self, index: Ints) -> Estimates:
+        """Return the estimates of some of the queries."""
+        return Estimates(
+            columns=self.columns,
+            prob=self.prob[index],
+            std=self.std[index],
+            cost_usd=self.cost_usd[index],
+            worst_nusd=self.worst_nusd[index],
+            able=self.able[index],
+            allowed=self.allowed[index],
+            reasons=tuple(self.reasons[int(i)] for i in index),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One allocation of a batch and the front that it was picked from.
+
+    `choice` is (n_queries,) indices into `columns`; `point` the front's point it comes from, None
+    when it is none of them (`Budget` fills the remainder, `Fixed` ignores the front).
+    `honest_accuracy` is (n_points,): the front's accuracy less the optimism that was measured.
+    `dual_price` is the slope where the allocation stands, in successes per USD.
+    """
+
+    policy: Policy
+    columns: tuple[str, ...]
+    front: ParetoFront
+    honest_accuracy: Floats
+    choice: Ints
+    point: int | None
+    reason: str
+    dual_price: float
+    expected_cost_usd: float
+    expected_accuracy: float
+    estimates: Estimates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One live decision: the column, why, and what was expected of it."""
+
+    column: int
+    reason: str
+    dual_price: float | None
+    prob: float | None
+    cost_usd: float | None
+
+
+def estimate(
+    snapshot: Snapshot | None,
+    queries: Sequence[Query],
+    texts: Sequence[SparseText],
+    candidates: Sequence[Candidate],
+) -> Estimates:
+    """Estimate every query at every candidate.
+
+    Without a snapshot (nothing learned yet) `prob` is NaN and nothing is allowed, but costs, worst
+    cases and abilities are known.
+    """
+    prob, std, cost = _predictions(snapshot, queries, texts, candidates)
+    reasons = tuple(_reasons(candidates, query) for query in queries)
+    able = np.array(
+        [[candidate.name not in found for candidate in candidates] for found in reasons],
+        dtype=np.bool_,
+    ).reshape(len(queries), len(candidates))
+    worst = np.array([[_worst(c, q) for c in candidates] for q in queries], dtype=np.int64)
+    return Estimates(
+        columns=tuple(candidate.name for candidate in candidates),
+        prob=prob,
+        std=std,
+        cost_usd=cost,
+        worst_nusd=worst.reshape(able.shape),
+        able=able,
+        allowed=able & np.isfinite(prob) & np.isfinite(cost),
+        reasons=reasons,
+    )
+
+
+def plan_batch(estimates: Estimates, policy: Policy, optimism: Optimism | None = None) -> Plan:
+    """Plan a batch.
+
+    Raises:
+        NoCandidateError: a query that no column may serve; says why.
+        InfeasiblePolicyError: no allocation satisfies the policy; states the nearest value.
+    """
+    _check_servable(estimates)
+    front = pareto_front(
+        np.where(estimates.allowed, estimates.prob, 0.0),
+        np.where(estimates.allowed, estimates.cost_usd, 0.0),
+        estimates.allowed,
+    )
+    gap, error = _optimism_along(front, len(estimates.columns), optimism)
+    honest = _with_confidence(policy, front.accuracy - gap, error)
+    selection = policies.select(policy, front, honest_accuracy=honest, columns=estimates.columns)
+    each = np.arange(estimates.n_queries)
+    accuracy = float(estimates.prob[each, selection.choice].mean()) if each.size else 0.0
+    return Plan(
+        policy=policy,
+        columns=estimates.columns,
+        front=front,
+        honest_accuracy=front.accuracy - gap,
+        choice=selection.choice,
+        point=selection.point,
+        reason=selection.reason,
+        dual_price=_price_at(front, selection.point, policy),
+        expected_cost_usd=float(estimates.cost_usd[each, selection.choice].sum()),
+        expected_accuracy=accuracy - _gap_of_choice(front, gap, accuracy),
+        estimates=estimates,
+    )
+
+
+def aligned_optimism(snapshot: Snapshot | None, estimates: Estimates) -> Optimism | None:
+    """Return a snapshot's optimism with one column per estimated column, 0 for unknown ones."""
+    if snapshot is None:
+        return None
+    position = {name: i for i, name in enumerate(snapshot.columns)}
+    index = [position.get(name, len(snapshot.columns)) for name in estimates.columns]
+    n_rungs = snapshot.optimism.price.size
+
+    def aligned(values: Floats) -> Floats:
+        return np.column_stack([values, np.zeros(n_rungs)])[:, index]
+
+    return Optimism(
+        snapshot.optimism.price,
+        aligned(snapshot.optimism.gap),
+        aligned(snapshot.optimism.variance),
+    )
+
+
+def honest_front(snapshot: Snapshot) -> tuple[ParetoFront, Floats]:
+    """Return the front of recent traffic and its honest accuracy, shape (n_points,)."""
+    gap, _ = _optimism_along(snapshot.front, len(snapshot.columns), snapshot.optimism)
+    return snapshot.front, snapshot.front.accuracy - gap
+
+
+def live_price(snapshot: Snapshot, policy: Policy) -> float:
+    """Return the dual price (successes per USD) that a policy has on recent traffic."""
+    front = snapshot.front
+    gap, error = _optimism_along(front, len(snapshot.columns), snapshot.optimism)
+    honest = _with_confidence(policy, front.accuracy - gap, error)
+    return policies.dual_price(policy, front, honest_accuracy=honest)
+
+
+def decide(
+    estimates: Estimates, policy: Policy, price: float, *, affordable: Bools | None = None
+) -> Choice:
+    """Decide one live query: argmax of prob - price x cost over the allowed columns.
+
+    Ties go to the cheaper column, then to the first. A `Budget` picks the most probable column
+    whose forecast cost fits it, the cheapest when none does; `Fixed` its column where it is able.
+
+    Args:
+        estimates: of exactly one query, with at least one allowed column.
+        policy: what to aim at; a live decision never refuses.
+        price: the dual price of the policy, from `live_price`.
+        affordable: (n_columns,), which columns' worst cases fit the caps; None = all.
+    """
+    allowed = estimates.allowed[0] if affordable is None else estimates.allowed[0] & affordable
+    if not allowed.any():
+        raise NoCandidateError(_nobody(estimates, 0), reasons=estimates.reasons[0])
+    prob, cost = estimates.prob[0], estimates.cost_usd[0]
+    column, reason = _live_column(policy, price, estimates, allowed)
+    return Choice(
+        column=column,
+        reason=reason,
+        dual_price=price if np.isfinite(price) else None,
+        prob=float(prob[column]),
+        cost_usd=float(cost[column]),
+    )
+
+
+def _live_column(
+    policy: Policy, price: float, estimates: Estimates, allowed: Bools
+) -> tuple[int, str]:
+    prob, cost = estimates.prob[0], estimates.cost_usd[0]
+    described = policies.describe(policy)
+    if isinstance(policy, policies.Fixed):
+        named = estimates.columns.index(policy.column)
+        if allowed[named]:
+            return named, described
+        return _best(prob, cost, allowed, price), f"{described}: it cannot serve this query"
+    if isinstance(policy, Budget):
+        within = allowed & (cost <= policy.usd)
+        if within.any():
+            return _best(prob, cost, within, 0.0), described
+        return _best(prob, cost, allowed, np.inf), f"{described}: nothing fits, the cheapest"
+    return _best(prob, cost, allowed, price), described
+
+
+def _best(prob: Floats, cost: Floats, allowed: Bools, price: float) -> int:
+    """The allowed column of largest prob - price x cost; ties to the cheaper, then the first."""
+    columns = np.flatnonzero(allowed)
+    value = -cost[columns] if np.isinf(price) else prob[columns] - price * cost[columns]
+    second = prob[columns] if np.isinf(price) else -cost[columns]
+    order = np.lexsort((columns, -second, -value))
+    return int(columns[order[0]])
+
+
+def fit_snapshot(
+    training: TrainingSet,
+    candidates: Sequence[Candidate],
+    *,
+    version: str,
+    n_bootstraps: int = 50,
+    seed: int = 0,
+) -> Snapshot:
+    """Fit everything that one publication holds; `candidates` are the columns, in their order.
+
+    Raises: ValueError when no score is observed.
+    """
+    predictor = SuccessPredictor(n_bootstraps, seed).fit_features(
+        training.texts,
+        training.scores,
+        tasks=training.tasks,
+        shapes=training.shapes,
+        groups=training.groups,
+    )
+    tokens = AmountForecast.fit(training.output_tokens, training.prompt_tokens, training.tasks)
+    billed = AmountForecast.fit(training.cost_usd, training.prompt_tokens, training.tasks)
+    cost = forecast_usd(
+        candidates,
+        tokens.predict(training.prompt_tokens, training.tasks),
+        billed.predict(training.prompt_tokens, training.tasks),
+        training.prompt_tokens,
+    )
+    out_of_bag = predictor.oob_
+    if out_of_bag is None:
+        raise ValueError("the predictor kept no out-of-bag estimates")
+    newest = slice(max(0, len(training.texts) - MAX_TRAFFIC), None)
+    return Snapshot(
+        version=version,
+        columns=training.columns,
+        predictor=predictor,
+        output_tokens=tokens,
+        cost_usd=billed,
+        optimism=fit_optimism(out_of_bag.prob, cost, training.scores),
+        traffic_prob=out_of_bag.prob[newest],
+        traffic_cost_usd=cost[newest],
+        column_score=_column_means(training.scores),
+        metrics=_metrics(out_of_bag.prob, training.scores),
+    )
+
+
+def _metrics(prob: Floats, scores: Floats) -> dict[str, float | int]:
+    """Out-of-bag figures of a fit: Brier score, that of the columns' means, label counts."""
+    error = (prob - scores) ** 2
+    baseline = (_column_means(scores) - scores) ** 2
+    return {
+        "n_queries": int(scores.shape[0]),
+        "n_labels": int((~np.isnan(scores)).sum()),
+        "brier": float(np.nanmean(error)),
+        "brier_of_means": float(np.nanmean(baseline)),
+    }
+
+
+def _column_means(scores: Floats) -> Floats:
+    n = (~np.isnan(scores)).sum(axis=0)
+    return np.where(n > 0, np.nansum(scores, axis=0) / np.maximum(n, 1), np.nan)
+
+
+def _predictions(
+    snapshot: Snapshot | None,
+    queries: Sequence[Query],
+    texts: Sequence[SparseText],
+    candidates: Sequence[Candidate],
+) -> tuple[Floats, Floats, Floats]:
+    """Prob, std and cost, (n_queries, n_candidates), aligned with the candidates' order."""
+    shape = (len(queries), len(candidates))
+    tokens = np.array([query.n_prompt_tokens for query in queries], dtype=np.float64)
+    unknown = np.full(shape, np.nan)
+    if snapshot is None:
+        return unknown, unknown, forecast_usd(candidates, unknown, unknown, tokens)
+    tasks = [query.task for query in queries]
+    position = {name: i for i, name in enumerate(snapshot.columns)}
+    index = np.array([position.get(c.name, len(snapshot.columns)) for c in candidates])
+
+    def aligned(values: Floats) -> Floats:
+        return np.column_stack([values, np.full(len(queries), np.nan)])[:, index]
+
+    success = snapshot.predictor.predict_features(texts, tasks=tasks, shapes=_shapes(queries))
+    output = aligned(snapshot.output_tokens.predict(tokens, tasks))
+    output = np.minimum(output * _choices(queries)[:, None], _limits(queries)[:, None])
+    billed = aligned(snapshot.cost_usd.predict(tokens, tasks))
+    cost = forecast_usd(candidates, output, billed, tokens)
+    return aligned(success.prob), aligned(success.std), cost
+
+
+def _shapes(queries: Sequence[Query]) -> Floats:
+    rows = np.array(
+        [
+            (q.n_prompt_tokens, q.n_turns, q.n_tools, q.n_images, float(q.wants_json))
+            for q in queries
+        ],
+        dtype=np.float64,
+    ).reshape(len(queries), 5)
+    return shape_features(*rows.T)
+
+
+def _choices(queries: Sequence[Query]) -> Floats:
+    return np.array([query.n_choices for query in queries], dtype=np.float64)
+
+
+def _limits(queries: Sequence[Query]) -> Floats:
+    """The callers' own output limits, infinite where there is none."""
+    limits = [
+        query.max_output_tokens * query.n_choices if query.max_output_tokens else np.inf
+        for query in queries
+    ]
+    return np.array(limits, dtype=np.float64)
+
+
+def _reasons(candidates: Sequence[Candidate], query: Query) -> dict[str, str]:
+    found = {candidate.name: reason_against(candidate, query) for candidate in candidates}
+    return {name: reason for name, reason in found.items() if reason is not None}
+
+
+def _worst(candidate: Candidate, query: Query) -> int:
+    worst = worst_case_nusd(candidate, query)
+    return int(UNKNOWN_WORST) if worst is None else worst
+
+
+def _check_servable(estimates: Estimates) -> None:
+    helpless = np.flatnonzero(~estimates.allowed.any(axis=1))
+    if helpless.size:
+        row = int(helpless[0])
+        raise NoCandidateError(_nobody(estimates, row), reasons=estimates.reasons[row])
+
+
+def _nobody(estimates: Estimates, row: int) -> str:
+    reasons = dict(estimates.reasons[row])
+    for j, name in enumerate(estimates.columns):
+        if name not in reasons and not estimates.allowed[row, j]:
+            reasons[name] = "it has no label yet, see `probe`"
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return (
+        f"no candidate can serve query {row} ({listed}): add a candidate that can, or shorten or "
+        "simplify the request"
+    )
+
+
+def _optimism_along(
+    front: ParetoFront, n_columns: int, optimism: Optimism | None
+) -> tuple[Floats, Floats]:
+    """Optimism and its standard error at every point of a front, shape (n_points,) each.
+
+    Measured at up to 65 points and interpolated in between.
+    """
+    n_points = front.accuracy.size
+    if optimism is None or not n_points or not optimism.price.size:
+        return np.zeros(n_points), np.zeros(n_points)
+    points = np.unique(np.linspace(0, n_points - 1, N_HONEST_POINTS).round().astype(np.int64))
+    measured = []
+    for point in points:
+        choice = front.choice(int(point))
+        share = np.bincount(choice, minlength=n_columns) / max(choice.size, 1)
+        measured.append(optimism.of(front.price(int(point)), share))
+    gap, error = np.array(measured).T
+    every = np.arange(n_points)
+    return np.interp(every, points, gap), np.interp(every, points, error)
+
+
+def _with_confidence(policy: Policy, honest: Floats, error: Floats) -> Floats:
+    """The accuracy that is reached with the policy's confidence (a normal lower bound)."""
+    if not isinstance(policy, policies.TargetAccuracy) or policy.confidence == 0.5:
+        return honest
+    from statistics import NormalDist
+
+    return honest - NormalDist().inv_cdf(policy.confidence) * error
+
+
+def _price_at(front: ParetoFront, point: int | None, policy: Policy) -> float:
+    if point is None:
+        point = front.at_budget(policy.usd) if isinstance(policy, Budget) else 0
+    price = front.price(point)
+    return price if np.isfinite(price) else float(np.finfo(np.float64).max)
+
+
+def _gap_of_choice(front: ParetoFront, gap: Floats, accuracy: float) -> float:
+    """The optimism of an allocation that may lie between the front's points."""
+    return float(np.interp(accuracy, front.accuracy, gap)) if gap.size else 0.0

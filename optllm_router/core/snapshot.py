@@ -1,0 +1,220 @@
+"""What one fit publishes: predictor, cost forecasts, honest-accuracy table and recent traffic.
+
+A snapshot is a value: fitted from a `TrainingSet` by `fit_snapshot`, written to bytes and read
+back without loss. The bytes are a SHA-256 digest followed by a npz archive of plain arrays (no
+pickle), so that a shared database cannot run code; size is capped before anything is unpacked.
+
+*Optimism* is by how much the estimates flatter the columns that an argmax over them picks (the
+winner's curse; Smith & Winkler, Management Science 52, 2006). It is measured on the training rows
+with out-of-bag estimates: for a ladder of dual prices, per chosen column, mean estimate minus mean
+observed score. Weighting the columns by how often a plan chooses them carries it to other traffic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optllm_router.core.cost import AmountForecast
+from optllm_router.core.features import FEATURE_VERSION, SparseText
+from optllm_router.core.front import ParetoFront, pareto_front
+from optllm_router.core.success import SuccessPredictor
+from optllm_router.records import Floats, Ints
+
+FORMAT_VERSION = 1
+MAX_BYTES = 512 * 1024 * 1024
+MAX_TRAFFIC = 2_000
+N_PRICES = 33
+OPTIMISM_STRENGTH = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """Logged answers as arrays; every (n_rows, n_columns) array has NaN where not observed.
+
+    `shapes` is (n_rows, 5), `groups` names distinct texts, `cost_usd` holds costs of columns that
+    are billed by a table (all NaN for columns that are priced by tokens).
+    """
+
+    columns: tuple[str, ...]
+    texts: Sequence[SparseText]
+    tasks: Sequence[str]
+    groups: Sequence[str]
+    shapes: Floats
+    prompt_tokens: Floats
+    scores: Floats
+    output_tokens: Floats
+    cost_usd: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Optimism:
+    """Estimate minus truth of chosen columns, per rung of a ladder of dual prices.
+
+    `price` is (n_rungs,), ascending, in successes per USD; `gap` and `variance` (of the gap, as
+    an estimate) are (n_rungs, n_columns).
+    """
+
+    price: Floats
+    gap: Floats
+    variance: Floats
+
+    def of(self, price: float, share: Floats) -> tuple[float, float]:
+        """Return gap and its standard error for a plan at a dual price.
+
+        Args:
+            price: the plan's dual price.
+            share: (n_columns,), the share of queries that choose each column; sums to 1.
+        """
+        if not self.price.size:
+            return 0.0, 0.0
+        rung = int(np.abs(np.log1p(self.price) - np.log1p(price)).argmin())
+        gap = float(share @ self.gap[rung])
+        return gap, float(np.sqrt((share**2) @ self.variance[rung]))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A fitted and versioned router state; see the module's docstring.
+
+    `traffic_prob` and `traffic_cost_usd` are (n_traffic, n_columns) out-of-bag estimates of the
+    newest training queries, NaN for columns without a label; `column_score` and
+    `column_cost_usd` the labelled mean score and the mean forecast cost of every column.
+    """
+
+    version: str
+    columns: tuple[str, ...]
+    predictor: SuccessPredictor
+    output_tokens: AmountForecast
+    cost_usd: AmountForecast
+    optimism: Optimism
+    traffic_prob: Floats
+    traffic_cost_usd: Floats
+    column_score: Floats
+    metrics: Mapping[str, Any]
+
+    @property
+    def n_labels(self) -> int:
+        """All labels that the predictor was fitted on."""
+        return int(self.predictor.n_labels_.sum())
+
+    @cached_property
+    def front(self) -> ParetoFront:
+        """The front of recent traffic."""
+        allowed = np.isfinite(self.traffic_prob) & np.isfinite(self.traffic_cost_usd)
+        filled = np.where(allowed, self.traffic_cost_usd, 0.0)
+        return pareto_front(np.where(allowed, self.traffic_prob, 0.0), filled, allowed)
+
+    def to_bytes(self) -> bytes:
+        """Serialise; `from_bytes` gives back an equal snapshot."""
+        meta = {
+            "format": FORMAT_VERSION,
+            "features": FEATURE_VERSION,
+            "version": self.version,
+            "columns": self.columns,
+            "metrics": dict(self.metrics),
+        }
+        arrays: dict[str, NDArray[np.generic]] = {
+            "meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8),
+            **{f"predictor_{k}": v for k, v in self.predictor.to_arrays().items()},
+            **self.output_tokens.to_arrays("tokens"),
+            **self.cost_usd.to_arrays("usd"),
+            "optimism_price": self.optimism.price,
+            "optimism_gap": self.optimism.gap,
+            "optimism_variance": self.optimism.variance,
+            "traffic_prob": self.traffic_prob,
+            "traffic_cost_usd": self.traffic_cost_usd,
+            "column_score": self.column_score,
+        }
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stub wants allow_pickle
+        packed = buffer.getvalue()
+        return hashlib.sha256(packed).digest() + packed
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read a snapshot. Raises: ValueError when it is damaged, too large or of another format."""
+        arrays = _read_archive(data)
+        meta = json.loads(arrays.pop("meta").tobytes())
+        if (meta["format"], meta["features"]) != (FORMAT_VERSION, FEATURE_VERSION):
+            raise ValueError(
+                f"predictor format {meta['format']}.{meta['features']} is not "
+                f"{FORMAT_VERSION}.{FEATURE_VERSION}, which this version reads: refit"
+            )
+        inner = {k[10:]: v for k, v in arrays.items() if k.startswith("predictor_")}
+        return cls(
+            version=meta["version"],
+            columns=tuple(meta["columns"]),
+            predictor=SuccessPredictor.from_arrays(inner),
+            output_tokens=AmountForecast.from_arrays(arrays, "tokens"),
+            cost_usd=AmountForecast.from_arrays(arrays, "usd"),
+            optimism=Optimism(
+                *(_floats(arrays[f"optimism_{k}"]) for k in ("price", "gap", "variance"))
+            ),
+            traffic_prob=_floats(arrays["traffic_prob"]),
+            traffic_cost_usd=_floats(arrays["traffic_cost_usd"]),
+            column_score=_floats(arrays["column_score"]),
+            metrics=meta["metrics"],
+        )
+
+
+def fit_optimism(prob: Floats, cost_usd: Floats, scores: Floats) -> Optimism:
+    """Measure optimism on rows with out-of-bag estimates.
+
+    Args:
+        prob: (n_rows, n_columns), NaN for columns that cannot be chosen.
+        cost_usd: (n_rows, n_columns), forecasts; NaN likewise.
+        scores: (n_rows, n_columns), NaN where not observed.
+
+    A column that is chosen but hardly observed borrows from the mean over all chosen ones.
+    """
+    allowed = np.isfinite(prob) & np.isfinite(cost_usd)
+    rows = np.flatnonzero(allowed.any(axis=1))
+    if not rows.size:
+        return Optimism(np.zeros(0), np.zeros((0, prob.shape[1])), np.zeros((0, prob.shape[1])))
+    prob, cost_usd, scores, allowed = (a[rows] for a in (prob, cost_usd, scores, allowed))
+    front = pareto_front(np.where(allowed, prob, 0.0), np.where(allowed, cost_usd, 0.0), allowed)
+    points = np.unique(np.linspace(front.accuracy.size - 1, 0, N_PRICES).round().astype(np.int64))
+    gaps = [_gaps(front.choice(int(k)), prob, scores) for k in points[::-1]]
+    price = np.array([front.price(int(k)) for k in points[::-1]])
+    finite = np.where(np.isfinite(price), price, np.finfo(np.float64).max)
+    return Optimism(finite, np.stack([g for g, _ in gaps]), np.stack([v for _, v in gaps]))
+
+
+def _gaps(choice: Ints, prob: Floats, scores: Floats) -> tuple[Floats, Floats]:
+    """Gap and its variance per column, for the rows that choose it and observe it."""
+    each = np.arange(choice.size)
+    gap = prob[each, choice] - scores[each, choice]
+    seen = ~np.isnan(gap)
+    n_columns = prob.shape[1]
+    n = np.bincount(choice[seen], minlength=n_columns).astype(np.float64)
+    total = np.bincount(choice[seen], weights=gap[seen], minlength=n_columns)
+    overall = float(gap[seen].mean()) if seen.any() else 0.0
+    spread = float(gap[seen].var()) if seen.any() else 0.25
+    mean = (total + OPTIMISM_STRENGTH * overall) / (n + OPTIMISM_STRENGTH)
+    return mean, spread / (n + OPTIMISM_STRENGTH)
+
+
+def _read_archive(data: bytes) -> dict[str, NDArray[Any]]:
+    digest, packed = data[:32], data[32:]
+    if hashlib.sha256(packed).digest() != digest:
+        raise ValueError("the predictor's bytes do not match their hash: it is damaged; refit")
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > MAX_BYTES:
+        raise ValueError(f"the predictor unpacks to {size} bytes, more than {MAX_BYTES}: refit")
+    with np.load(io.BytesIO(packed), allow_pickle=False) as loaded:
+        return {name: loaded[name] for name in loaded.files}
+
+
+def _floats(array: NDArray[np.generic]) -> Floats:
+    return np.asarray(array, dtype=np.float64)

@@ -1,0 +1,262 @@
+"""How likely each column is to answer a query well: a bootstrap ensemble of masked ridges.
+
+The label matrix (queries x columns) has holes: after a probe every column of a query is observed,
+after a served answer only one. Each column is a ridge on the same design: an intercept, the text's
+principal components, one indicator per task, and the query's shape. Ridge is the hierarchical
+shrinkage: labels are centred on their overall mean, the intercept is a column's deviation from it,
+a task indicator the task's deviation from the column, and every one is pulled towards 0 by its
+penalty, so that few labels mean little deviation (James & Stein, 1961; Hoerl & Kennard, 1970).
+
+The ensemble resamples distinct texts, so that duplicates never stand on both sides. Members
+differ only in their weights, so that serving is one stacked matrix product. OptLLM (arXiv
+2405.15130, section III-B) is the source of the idea: mean and spread over bootstrap members; its
+forests and its weights are not needed for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optllm_router.core.features import SparseText, hash_text
+from optllm_router.core.projection import Projection
+from optllm_router.core.ridge import BlockGrams, blocks_of, choose_penalties
+from optllm_router.errors import NotTrainedError
+from optllm_router.records import Bools, Floats, Ints
+
+MAX_TASKS = 64
+TASK_SCALE = 0.7
+SHAPE_SCALE = 0.5
+N_SHAPES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessEstimate:
+    """Success probabilities: mean and spread over the bootstrap members, (n_queries, n_columns).
+
+    `prob` is in [0, 1] and NaN for a column that has no label at all; `std` likewise.
+    """
+
+    prob: Floats
+    std: Floats
+
+
+class SuccessPredictor:
+    """Predict each column's probability of success from a query's text, task and shape.
+
+    Args:
+        n_bootstraps: members of the ensemble, at least 2.
+        seed: seeds the resampling; the same data and seed give the same predictor.
+        n_components: principal components of the text that are kept, at most.
+
+    Attributes:
+        oob_: the training rows' estimates, each from members that did not see the row's text.
+        n_labels_: observed labels per column, shape (n_columns,).
+        tasks_: the tasks that have an indicator, the most frequent ones first.
+    """
+
+    def __init__(self, n_bootstraps: int = 50, seed: int = 0, n_components: int = 192) -> None:
+        self.n_bootstraps = n_bootstraps
+        self.seed = seed
+        self.n_components = n_components
+        self.tasks_: tuple[str, ...] = ()
+        self.n_labels_: Ints = np.zeros(0, dtype=np.int64)
+        self.oob_: SuccessEstimate | None = None
+        self._projection: Projection | None = None
+        self._weights: NDArray[np.float32] | None = None  # (n_design, n_bootstraps, n_columns)
+        self._centre = 0.0
+        self._shape_means: Floats = np.zeros(N_SHAPES)
+
+    @property
+    def n_columns(self) -> int:
+        """The number of columns that it was fitted on; 0 before."""
+        return int(self.n_labels_.size)
+
+    def fit(
+        self, queries: Sequence[str], scores: Floats, tasks: Sequence[str] | None = None
+    ) -> Self:
+        """Fit on texts and their scores.
+
+        Args:
+            queries: the texts, n_queries of them; equal texts are resampled together.
+            scores: (n_queries, n_columns) in [0, 1], soft labels allowed, NaN = not observed.
+            tasks: one task per query; None means that all share one.
+
+        Raises:
+            ValueError: shapes that do not match, a score outside [0, 1], or no label at all.
+        """
+        texts = [hash_text(query) for query in queries]
+        return self.fit_features(texts, scores, tasks=tasks, groups=list(queries))
+
+    def fit_features(
+        self,
+        texts: Sequence[SparseText],
+        scores: Floats,
+        *,
+        tasks: Sequence[str] | None = None,
+        shapes: Floats | None = None,
+        groups: Sequence[str] | None = None,
+    ) -> Self:
+        """Fit on hashed texts; `shapes` is (n_queries, 5), `groups` names the distinct texts."""
+        n = len(texts)
+        scores = checked_scores(scores, n)
+        tasks = checked_tasks(tasks, n)
+        shapes = np.zeros((n, N_SHAPES)) if shapes is None else np.asarray(shapes, dtype=np.float64)
+        observed = ~np.isnan(scores)
+        self.n_labels_ = observed.sum(axis=0)
+        self.tasks_ = _frequent(tasks)
+        self._projection = Projection.fit(texts, self.n_components, self.seed)
+        self._centre = float(scores[observed].mean())
+        self._shape_means = shapes.mean(axis=0)
+        rng = np.random.default_rng(self.seed)
+        blocks = blocks_of(groups if groups is not None else [str(i) for i in range(n)], rng)
+        self._fit_members(self._design(texts, tasks, shapes), scores, blocks, rng)
+        return self
+
+    def predict(
+        self, queries: Sequence[str], tasks: Sequence[str] | None = None
+    ) -> SuccessEstimate:
+        """Predict texts; an unknown task counts as none. Raises: NotTrainedError before `fit`."""
+        return self.predict_features([hash_text(query) for query in queries], tasks=tasks)
+
+    def predict_features(
+        self,
+        texts: Sequence[SparseText],
+        *,
+        tasks: Sequence[str] | None = None,
+        shapes: Floats | None = None,
+    ) -> SuccessEstimate:
+        """Predict hashed texts; `shapes` is (n_queries, 5), None means average ones."""
+        if self._weights is None:
+            raise NotTrainedError("this predictor is not fitted: call `fit` first")
+        shapes = np.tile(self._shape_means, (len(texts), 1)) if shapes is None else shapes
+        design = self._design(texts, checked_tasks(tasks, len(texts)), shapes)
+        return self._masked(*_mean_and_std(self._members(design)))
+
+    def _members(self, design: Floats) -> NDArray[np.float32]:
+        """Every member's probabilities, shape (n_queries, n_bootstraps, n_columns)."""
+        if self._weights is None:
+            raise NotTrainedError("this predictor is not fitted: call `fit` first")
+        flat = self._weights.reshape(self._weights.shape[0], -1)
+        stacked = design.astype(np.float32) @ flat
+        stacked += np.float32(self._centre)
+        np.clip(stacked, 0.0, 1.0, out=stacked)
+        return stacked.reshape(len(design), *self._weights.shape[1:])
+
+    def _masked(self, prob: Floats, std: Floats) -> SuccessEstimate:
+        unlabelled = self.n_labels_ == 0
+        prob[:, unlabelled] = np.nan
+        std[:, unlabelled] = np.nan
+        return SuccessEstimate(prob, std)
+
+    def _design(self, texts: Sequence[SparseText], tasks: Sequence[str], shapes: Floats) -> Floats:
+        """The shared design: intercept, text components, task indicators, shape."""
+        if self._projection is None:
+            raise NotTrainedError("this predictor is not fitted: call `fit` first")
+        components = self._projection.apply(texts)
+        r, n_tasks = components.shape[1], len(self.tasks_)
+        design = np.zeros((len(texts), 1 + r + n_tasks + N_SHAPES))
+        design[:, 0] = 1.0
+        design[:, 1 : 1 + r] = components
+        position = {task: 1 + r + i for i, task in enumerate(self.tasks_)}
+        for row, task in enumerate(tasks):
+            if task in position:
+                design[row, position[task]] = TASK_SCALE
+        design[:, 1 + r + n_tasks :] = SHAPE_SCALE * (shapes - self._shape_means)
+        return design
+
+    def _fit_members(
+        self, design: Floats, scores: Floats, blocks: Ints, rng: np.random.Generator
+    ) -> None:
+        grams = BlockGrams(design, scores - self._centre, blocks)
+        penalties = choose_penalties(grams)
+        n_blocks = int(blocks.max()) + 1
+        draws = rng.multinomial(n_blocks, np.full(n_blocks, 1.0 / n_blocks), self.n_bootstraps)
+        self._weights = grams.solve(draws.astype(np.float64), penalties).astype(np.float32)
+        self.oob_ = self._out_of_bag(design, draws[:, blocks] == 0)
+
+    def _out_of_bag(self, design: Floats, out: Bools) -> SuccessEstimate:
+        """Average, per row, the members that did not see it; all members where none is left."""
+        use = np.where(out.any(axis=0), out, True)  # (n_bootstraps, n_rows)
+        total = np.zeros((len(design), self.n_columns))
+        squares = np.zeros_like(total)
+        for rows in np.array_split(np.arange(len(design)), max(1, len(design) // 2048)):
+            members = self._members(design[rows]).astype(np.float64)
+            weight = use[:, rows].T[:, :, None]
+            total[rows] = (members * weight).sum(axis=1)
+            squares[rows] = (members**2 * weight).sum(axis=1)
+        n = use.sum(axis=0)[:, None]
+        mean = total / n
+        return self._masked(mean, np.sqrt(np.maximum(squares / n - mean**2, 0.0)))
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return everything that prediction needs as plain arrays, for an npz file."""
+        if self._weights is None or self._projection is None:
+            raise NotTrainedError("this predictor is not fitted: call `fit` first")
+        return {
+            "weights": self._weights,
+            "tasks": np.array(self.tasks_, dtype=np.str_),
+            "n_labels": self.n_labels_,
+            "centre": np.array(self._centre),
+            "shape_means": self._shape_means,
+            "settings": np.array([self.n_bootstraps, self.seed, self.n_components]),
+            **self._projection.to_arrays(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> Self:
+        """Rebuild a predictor from `to_arrays`; its out-of-bag estimates are not kept."""
+        n_bootstraps, seed, n_components = (int(x) for x in arrays["settings"])
+        predictor = cls(n_bootstraps, seed, n_components)
+        predictor._weights = np.asarray(arrays["weights"], dtype=np.float32)
+        predictor.tasks_ = tuple(str(task) for task in arrays["tasks"])
+        predictor.n_labels_ = np.asarray(arrays["n_labels"], dtype=np.int64)
+        predictor._centre = float(arrays["centre"])
+        predictor._shape_means = np.asarray(arrays["shape_means"], dtype=np.float64)
+        predictor._projection = Projection.from_arrays(arrays)
+        return predictor
+
+
+def checked_scores(scores: Floats, n_queries: int) -> Floats:
+    """Return the scores as floats. Raises: ValueError, naming the first cell that breaks a rule."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 2 or scores.shape[0] != n_queries:
+        raise ValueError(
+            f"scores of shape {scores.shape} do not fit {n_queries} queries: "
+            "pass (n_queries, n_columns)"
+        )
+    bad = np.argwhere((scores < 0) | (scores > 1))  # NaN compares false: not observed
+    if bad.size:
+        row, column = bad[0]
+        raise ValueError(
+            f"score {scores[row, column]!r} of query {row}, column {column} is outside [0, 1]: "
+            "scale scores first; NaN means not observed"
+        )
+    if np.isnan(scores).all():
+        raise ValueError("no score is observed: at least one label is needed to fit")
+    return scores
+
+
+def checked_tasks(tasks: Sequence[str] | None, n_queries: int) -> list[str]:
+    """Return one task per query, "" for none. Raises: ValueError when the numbers differ."""
+    if tasks is None:
+        return [""] * n_queries
+    if len(tasks) != n_queries:
+        raise ValueError(f"{len(tasks)} tasks for {n_queries} queries: pass one task per query")
+    return list(tasks)
+
+
+def _frequent(tasks: Sequence[str]) -> tuple[str, ...]:
+    """The most frequent tasks, ties in alphabetical order; "" is no task."""
+    names, counts = np.unique([task for task in tasks if task] or [""], return_counts=True)
+    order = np.lexsort((names, -counts))[:MAX_TASKS]
+    return tuple(str(name) for name in names[order] if name)
+
+
+def _mean_and_std(members: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    mean = members.mean(axis=1, dtype=np.float64)
+    return mean, members.std(axis=1, dtype=np.float64)

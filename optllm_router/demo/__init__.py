@@ -1,0 +1,1 @@
+"""The demo: simulated LLMs, checkable tasks, and the whole loop run through the real Router."""

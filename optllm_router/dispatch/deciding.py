@@ -1,0 +1,296 @@
+"""From a request to the candidate that is called: routed, pinned, shadowed, or the default.
+
+The router's guard stands here: a fault while deciding (a bug, a damaged predictor) sends the
+request to the default candidate, is logged with its traceback and counted. What the caller can
+mend (no candidate can serve the request, the budget refuses) is raised instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from optllm_router.completion.base import Client
+from optllm_router.core.cost import usd_to_nusd, worst_case_nusd
+from optllm_router.core.features import SparseText
+from optllm_router.core.planning import Choice, Estimates, decide, estimate, live_price
+from optllm_router.core.policy import Budget, Policy, describe
+from optllm_router.core.snapshot import Snapshot
+from optllm_router.dispatch.privacy import Privacy
+from optllm_router.dispatch.requests import AUTO, Request
+from optllm_router.errors import BudgetExceededError, NoCandidateError, RouterError
+from optllm_router.ledger import Cap
+from optllm_router.records import NANO_PER_USD, Bools, Candidate, Kind
+
+logger = logging.getLogger("optllm_router")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """Who is called for one request, and everything the log says about why.
+
+    `candidate` is called; `chosen` is the policy's column (another one in shadow mode).
+    `worst_nusd` is None for a pin of unknown price.
+    """
+
+    kind: Kind
+    candidate: Candidate
+    chosen: str
+    policy: str
+    reason: str
+    worst_nusd: int | None
+    features: SparseText | None = None
+    dual_price: float | None = None
+    expected_accuracy: float | None = None
+    expected_cost_nusd: int | None = None
+    propensity: float | None = None
+    predictor_version: str | None = None
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RouterState:
+    """What decisions are made from; replaced as a whole when a new predictor is published."""
+
+    candidates: tuple[Candidate, ...]
+    default: str
+    policy: Policy
+    mode: str
+    privacy: Privacy
+    price_version: str
+    min_labels: int
+    snapshot: Snapshot | None = None
+    n_labels: int = 0
+    prices: dict[Policy, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def unfit_reason(self) -> str:
+        """Why nothing is routed yet."""
+        return f"not fitted: {self.n_labels}/{self.min_labels} labels"
+
+    def position(self, name: str) -> int:
+        """The index of a candidate by name or model; -1 when there is none."""
+        for i, candidate in enumerate(self.candidates):
+            if name in {candidate.name, candidate.model}:
+                return i
+        return -1
+
+    def price_of(self, policy: Policy) -> float:
+        """The dual price of a policy on recent traffic, computed once per snapshot."""
+        if policy not in self.prices:
+            if self.snapshot is None:
+                return 0.0
+            self.prices[policy] = live_price(self.snapshot, policy)
+        return self.prices[policy]
+
+
+class Decider:
+    """Decides requests on a state; counts the faults it had to guard against."""
+
+    def __init__(self, client: Client) -> None:
+        self.n_faults = 0
+        self._client = client
+        self._pins: dict[str, Candidate] = {}
+
+    def estimates(
+        self, state: RouterState, requests: Sequence[Request]
+    ) -> tuple[Estimates, list[SparseText]]:
+        """Estimate requests at every candidate of the state."""
+        texts = [state.privacy.sparse(request.query.text) for request in requests]
+        queries = [request.query for request in requests]
+        return estimate(state.snapshot, queries, texts, state.candidates), texts
+
+    def decide(self, state: RouterState, request: Request) -> Decided:
+        """Decide one live request.
+
+        Raises: NoCandidateError, BudgetExceededError.
+        """
+        if not request.routed and state.mode != "shadow":
+            return self._pinned(state, request)
+        try:
+            return self._routed(state, request)
+        except RouterError:
+            raise
+        except Exception:
+            self.n_faults += 1
+            logger.exception("the router could not decide; %s answers", state.default)
+            return self._fallback(state, request)
+
+    def _routed(self, state: RouterState, request: Request) -> Decided:
+        estimates, texts = self.estimates(state, [request])
+        policy, cap = effective_policy(state.policy, request.policy)
+        decided = decide_row(state, estimates, policy, cap=cap, features=texts[0])
+        return self._shadowed(state, request, decided) if state.mode == "shadow" else decided
+
+    def _shadowed(self, state: RouterState, request: Request, would: Decided) -> Decided:
+        """Call what was asked (the default for "auto"); log what would have been chosen."""
+        asked = state.default if request.requested == AUTO else request.requested
+        candidate = self._candidate(state, asked)
+        return Decided(
+            kind="shadow",
+            candidate=candidate,
+            chosen=would.chosen,
+            policy=would.policy,
+            reason=f"shadow: {would.reason}",
+            worst_nusd=worst_case_nusd(candidate, request.query),
+            features=would.features,
+            dual_price=would.dual_price,
+            expected_accuracy=would.expected_accuracy,
+            expected_cost_nusd=would.expected_cost_nusd,
+            predictor_version=would.predictor_version,
+            allowed=would.allowed,
+        )
+
+    def _pinned(self, state: RouterState, request: Request) -> Decided:
+        candidate = self._candidate(state, request.requested)
+        worst = worst_case_nusd(candidate, request.query)
+        _, cap = effective_policy(state.policy, request.policy)
+        if cap is not None and worst is None:
+            raise unpriced_refusal(Cap("call", cap), candidate.name)
+        if cap is not None and worst is not None and worst > cap:
+            raise Cap("call", cap).refusal(worst)
+        return Decided(
+            kind="pin",
+            candidate=candidate,
+            chosen=candidate.name,
+            policy="pin",
+            reason=f"pinned: called as asked, {request.requested!r} is not routed",
+            worst_nusd=worst,
+        )
+
+    def _fallback(self, state: RouterState, request: Request) -> Decided:
+        candidate = state.candidates[max(state.position(state.default), 0)]
+        return Decided(
+            kind="route",
+            candidate=candidate,
+            chosen=candidate.name,
+            policy=describe(state.policy),
+            reason="router fault: the default answers",
+            worst_nusd=worst_case_nusd(candidate, request.query),
+        )
+
+    def _candidate(self, state: RouterState, name: str) -> Candidate:
+        """A configured candidate, or whatever else the client knows under this name."""
+        position = state.position(name)
+        if position >= 0:
+            return state.candidates[position]
+        if name not in self._pins:
+            self._pins[name] = self._client.candidate(name)
+            if self._pins[name].price is None:
+                logger.warning("%r has no known token price: its calls are logged without", name)
+        return self._pins[name]
+
+
+def decide_row(
+    state: RouterState,
+    estimates: Estimates,
+    policy: Policy,
+    *,
+    cap: int | None = None,
+    features: SparseText | None = None,
+) -> Decided:
+    """Decide one row of estimates under a cap in nano-USD on its worst case."""
+    affordable = estimates.worst_nusd[0] <= cap if cap is not None else None
+    if state.snapshot is None or not estimates.allowed[0].any():
+        choice = _unlearned(state, estimates, affordable, cap)
+    else:
+        _check_affordable(estimates, estimates.allowed[0], affordable, cap)
+        choice = decide(estimates, policy, state.price_of(policy), affordable=affordable)
+    return decided(state, estimates, choice, policy=describe(policy), features=features)
+
+
+def decided(
+    state: RouterState,
+    estimates: Estimates,
+    choice: Choice,
+    *,
+    policy: str,
+    features: SparseText | None,
+) -> Decided:
+    """Turn a choice on one row of estimates into what is called and logged."""
+    worst = int(estimates.worst_nusd[0, choice.column])
+    allowed = np.flatnonzero(estimates.allowed[0])
+    cost = choice.cost_usd
+    return Decided(
+        kind="route",
+        candidate=state.candidates[choice.column],
+        chosen=estimates.columns[choice.column],
+        policy=policy,
+        reason=choice.reason,
+        worst_nusd=worst,
+        features=features,
+        dual_price=choice.dual_price,
+        expected_accuracy=choice.prob,
+        expected_cost_nusd=None if cost is None else math.ceil(cost * NANO_PER_USD),
+        propensity=1.0,
+        predictor_version=state.snapshot.version if state.snapshot is not None else None,
+        allowed=tuple(estimates.columns[j] for j in allowed),
+    )
+
+
+def effective_policy(configured: Policy, asked: Policy | None) -> tuple[Policy, int | None]:
+    """Return the policy to aim at and the tightest cap, in nano-USD, of the budgets among both.
+
+    A call's own policy replaces the aim, but never loosens a configured budget.
+    """
+    budgets = [p for p in (configured, asked) if isinstance(p, Budget)]
+    tightest = min(budgets, key=lambda budget: budget.usd, default=None)
+    aim = configured if asked is None else asked
+    if isinstance(aim, Budget) and tightest is not None:
+        aim = tightest
+    return aim, None if tightest is None else usd_to_nusd(tightest.usd)
+
+
+def _unlearned(
+    state: RouterState, estimates: Estimates, affordable: Bools | None, cap: int | None
+) -> Choice:
+    """The default while it can serve and fits; else the dearest column that does."""
+    able = estimates.able[0]
+    if not able.any():
+        listed = "; ".join(f"{name}: {why}" for name, why in estimates.reasons[0].items())
+        raise NoCandidateError(
+            f"no candidate can serve this request ({listed}): add one that can, or shorten or "
+            "simplify the request",
+            reasons=estimates.reasons[0],
+        )
+    _check_affordable(estimates, able, affordable, cap)
+    possible = able if affordable is None else able & affordable
+    column, reason = state.position(state.default), state.unfit_reason
+    if state.snapshot is not None:
+        reason = "no labelled candidate can serve this request (see `probe`)"
+    if not possible[column]:
+        worst = np.where(possible, estimates.worst_nusd[0].astype(np.float64), -1.0)
+        column = int(worst.argmax())
+        reason += f"; the default {state.default} cannot serve it or does not fit the budget"
+    cost = float(estimates.cost_usd[0, column])
+    return Choice(
+        column=column,
+        reason=reason,
+        dual_price=None,
+        prob=None,
+        cost_usd=cost if math.isfinite(cost) else None,
+    )
+
+
+def _check_affordable(
+    estimates: Estimates, columns: Bools, affordable: Bools | None, cap: int | None
+) -> None:
+    if cap is None or affordable is None or (columns & affordable).any():
+        return
+    raise Cap("call", cap).refusal(int(estimates.worst_nusd[0][columns].min()))
+
+
+def unpriced_refusal(cap: Cap, name: str) -> BudgetExceededError:
+    """Build the error for a pin of unknown price under a hard budget."""
+    limit = cap.limit_nusd / NANO_PER_USD
+    return BudgetExceededError(
+        f"{name!r} has no known token price and the hard {cap.name} budget of {limit:.6f} USD "
+        "binds: no call was made. Make it a candidate with prices, or lift the budget",
+        budget=cap.name,
+        limit_usd=limit,
+        left_usd=cap.balance.left_nusd / NANO_PER_USD,
+    )

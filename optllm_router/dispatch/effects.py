@@ -1,0 +1,96 @@
+"""One call as a conversation, acted out twice: once blocking, once awaited.
+
+A conversation is a generator that yields what it needs done in the world (send a request, write to
+the log, wait) and receives the result or the exception. All the logic of a call stands in the
+conversation, so that the sync and the async shell cannot differ in anything but the waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from optllm_router.completion.base import Client, Response
+from optllm_router.records import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Ask a candidate; the reply is its response."""
+
+    candidate: Candidate
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Do blocking work on the store; the reply is what it returns."""
+
+    action: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait; the reply is None."""
+
+    seconds: float
+
+
+Effect: TypeAlias = Send | Write | Pause
+Conversation: TypeAlias = Generator[Effect, Any, Response]
+
+
+def run(conversation: Conversation, client: Client) -> Response:
+    """Act a conversation out, blocking; return what it returns, raise what it raises."""
+    reply: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            effect = conversation.send(reply) if error is None else conversation.throw(error)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            reply, error = _perform(effect, client), None
+        except BaseException as raised:  # noqa: BLE001  # handed to the conversation, which decides
+            reply, error = None, raised
+
+
+async def arun(conversation: Conversation, client: Client, store_thread: Executor) -> Response:
+    """Act a conversation out without blocking the event loop.
+
+    Store work runs on `store_thread` and is finished even when the task is cancelled meanwhile.
+    """
+    reply: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            effect = conversation.send(reply) if error is None else conversation.throw(error)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            reply, error = await _aperform(effect, client, store_thread), None
+        except BaseException as raised:  # noqa: BLE001  # handed to the conversation, which decides
+            reply, error = None, raised
+
+
+def _perform(effect: Effect, client: Client) -> Any:
+    if isinstance(effect, Send):
+        return client.complete(effect.candidate, effect.arguments)
+    if isinstance(effect, Write):
+        return effect.action()
+    time.sleep(effect.seconds)
+    return None
+
+
+async def _aperform(effect: Effect, client: Client, store_thread: Executor) -> Any:
+    if isinstance(effect, Send):
+        return await client.acomplete(effect.candidate, effect.arguments)
+    if isinstance(effect, Write):
+        loop = asyncio.get_running_loop()
+        return await asyncio.shield(loop.run_in_executor(store_thread, effect.action))
+    await asyncio.sleep(effect.seconds)
+    return None

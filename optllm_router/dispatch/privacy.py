@@ -1,0 +1,52 @@
+"""How much of a prompt the log keeps, and the key under which it is hashed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from optllm_router.core.features import SparseText, hash_text, pack, salt_of, text_key
+from optllm_router.records import Prompts
+
+_SECRETS = re.compile(
+    r"(?i)(bearer\s+|api[-_ ]?key[\"'=:\s]+|authorization[\"'=:\s]+)[^\s\"',;}]{6,}"
+    r"|\b(?:sk|pk|rk|gsk|xai|key|hf|ghp|AKIA|AIza)[-_]?[A-Za-z0-9*_-]{10,}"
+)
+MAX_ERROR_TEXT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the log keeps of one text; None where the privacy level keeps nothing."""
+
+    text_key: str | None
+    features: bytes | None
+    prompt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """The privacy level and the key (`OPTLLM_FEATURE_KEY`) of a log."""
+
+    level: Prompts
+    key: bytes = b""
+
+    def sparse(self, text: str) -> SparseText:
+        """Hash a text under the log's key."""
+        return hash_text(text, salt=salt_of(self.key))
+
+    def keep(self, text: str, features: SparseText | None) -> Kept:
+        """Return what is kept of a text; `features` saves hashing it again."""
+        if self.level == "none":
+            return Kept(None, None, None)
+        hashed = None
+        if self.level in {"features", "full"}:
+            hashed = pack(features if features is not None else self.sparse(text))
+        return Kept(
+            text_key(text, key=self.key), hashed, text if self.level == "full" else None
+        )
+
+
+def scrub(text: str) -> str:
+    """Remove what looks like a credential from a provider's error text, and cut it to length."""
+    return _SECRETS.sub("[removed]", text)[:MAX_ERROR_TEXT]

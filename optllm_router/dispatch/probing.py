@@ -1,0 +1,117 @@
+"""Probes: ask every candidate about a small sample, grade, and log (OptLLM's labelled sample)."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from optllm_router.core.cost import worst_case_nusd
+from optllm_router.core.eligibility import reason_against
+from optllm_router.dispatch.calls import Task
+from optllm_router.dispatch.deciding import Decided, RouterState
+from optllm_router.dispatch.requests import Request
+from optllm_router.grading import Grader
+from optllm_router.records import NANO_PER_USD, Candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeReport:
+    """What a probe found: money spent, and per candidate mean score and mean cost.
+
+    `n_errors` counts calls that failed at the provider (they are no quality failures and are not
+    scored), `n_skipped` pairs that a candidate could not serve at all.
+    """
+
+    n_queries: int
+    n_calls: int
+    n_errors: int
+    n_skipped: int
+    n_graded: int
+    cost_usd: float
+    mean_score: dict[str, float]
+    mean_cost_usd: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+
+class ProbeTally:
+    """Collects costs and scores of a running probe; safe to call from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._costs: dict[str, list[int]] = defaultdict(list)
+        self._scores: dict[str, list[float]] = defaultdict(list)
+
+    def add_cost(self, candidate: str, cost_nusd: int) -> None:
+        """Note what a call cost."""
+        with self._lock:
+            self._costs[candidate].append(cost_nusd)
+
+    def add_score(self, candidate: str, score: float) -> None:
+        """Note how an answer was graded."""
+        with self._lock:
+            self._scores[candidate].append(score)
+
+    def report(self, n_queries: int, n_skipped: int, results: Sequence[object]) -> ProbeReport:
+        """Sum up."""
+        with self._lock:
+            total = sum(sum(costs) for costs in self._costs.values())
+            return ProbeReport(
+                n_queries=n_queries,
+                n_calls=len(results),
+                n_errors=sum(isinstance(result, Exception) for result in results),
+                n_skipped=n_skipped,
+                n_graded=sum(len(scores) for scores in self._scores.values()),
+                cost_usd=total / NANO_PER_USD,
+                mean_score={n: sum(s) / len(s) for n, s in self._scores.items()},
+                mean_cost_usd={
+                    n: sum(c) / len(c) / NANO_PER_USD for n, c in self._costs.items()
+                },
+            )
+
+
+def probe_tasks(
+    state: RouterState,
+    requests: Sequence[Request],
+    tally: ProbeTally,
+    *,
+    grader: Grader | None,
+    batch_id: str,
+) -> list[Task]:
+    """One task per query and candidate that can serve it, query by query."""
+    return [
+        _probe_task(request, candidate, tally, grader=grader, batch_id=batch_id)
+        for request in requests
+        for candidate in state.candidates
+        if reason_against(candidate, request.query) is None
+    ]
+
+
+def _probe_task(
+    request: Request,
+    candidate: Candidate,
+    tally: ProbeTally,
+    *,
+    grader: Grader | None,
+    batch_id: str,
+) -> Task:
+    return Task(
+        request,
+        decided=Decided(
+            kind="probe",
+            candidate=candidate,
+            chosen=candidate.name,
+            policy="probe",
+            reason="probe: every candidate is asked",
+            worst_nusd=worst_case_nusd(candidate, request.query),
+        ),
+        batch_id=batch_id,
+        on_cost=lambda cost: tally.add_cost(candidate.name, cost),
+        grader=grader,
+        on_score=tally.add_score,
+    )

@@ -1,0 +1,220 @@
+"""What a caller passed, read once: our own arguments apart, the query described, the rest as is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optllm_router.core.features import clip_text
+from optllm_router.core.policy import Policy
+from optllm_router.errors import ConfigError
+from optllm_router.records import Query
+
+AUTO = "auto"
+CREDENTIALS = ("api_key", "api_base", "base_url", "custom_llm_provider", "extra_headers")
+REROUTING = ("fallbacks", "context_window_fallback_dict", "model_list")
+OWN_ARGUMENTS = ("task", "policy", "tags", "session_id", "reference")
+CAPABILITY_PARAMETERS = frozenset(
+    (
+        "temperature",
+        "top_p",
+        "n",
+        "stop",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "seed",
+        "tools",
+        "tool_choice",
+        "functions",
+        "function_call",
+        "response_format",
+        "logprobs",
+        "top_logprobs",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "modalities",
+        "audio",
+        "prediction",
+        "web_search_options",
+        "thinking",
+    )
+)
+
+CountTokens = Callable[[Sequence[Mapping[str, Any]], Sequence[Any] | None], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call as it came in.
+
+    `arguments` go to the client (messages included, None values and our own arguments removed);
+    `routed` says whether the router chooses; `reference` is what graders compare with.
+    """
+
+    requested: str
+    routed: bool
+    arguments: Mapping[str, Any]
+    query: Query
+    policy: Policy | None
+    tags: tuple[str, ...]
+    session_id: str | None
+    reference: Any
+
+    @property
+    def stream(self) -> bool:
+        """Whether the caller wants chunks."""
+        return bool(self.arguments.get("stream"))
+
+
+def read_request(
+    model: str | None,
+    messages: Sequence[Any] | None,
+    kwargs: Mapping[str, Any],
+    *,
+    route_models: frozenset[str],
+    count_tokens: CountTokens,
+) -> Request:
+    """Read a call's arguments. Raises: ConfigError for what cannot be called."""
+    arguments = {name: value for name, value in kwargs.items() if value is not None}
+    own = {name: arguments.pop(name, None) for name in OWN_ARGUMENTS}
+    requested = AUTO if model is None else model
+    if not isinstance(requested, str):
+        raise ConfigError(f"`model={requested!r}` is not a name: pass a string such as 'auto'")
+    routed = requested == AUTO or requested in route_models
+    if routed:
+        _refuse_with_routed(requested, arguments)
+    arguments["messages"] = _checked_messages(messages)
+    return Request(
+        requested=requested,
+        routed=routed,
+        arguments=arguments,
+        query=describe_query(arguments, own["task"], count_tokens),
+        policy=own["policy"],
+        tags=_checked_tags(own["tags"]),
+        session_id=None if own["session_id"] is None else str(own["session_id"]),
+        reference=own["reference"],
+    )
+
+
+def describe_query(
+    arguments: Mapping[str, Any], task: str | None, count_tokens: CountTokens
+) -> Query:
+    """Describe what is asked: routed text, task, size and what it needs of a candidate."""
+    messages = arguments["messages"]
+    tools = arguments.get("tools") or arguments.get("functions")
+    wants = _response_format(arguments.get("response_format"))
+    limit = arguments.get("max_completion_tokens") or arguments.get("max_tokens")
+    drops = arguments.get("drop_params") is True
+    return Query(
+        text=clip_text(routed_text(messages)),
+        task=str(task) if task is not None else _task_of_system_prompt(messages),
+        n_prompt_tokens=count_tokens(messages, tools),
+        n_turns=len(messages),
+        n_tools=len(tools or ()),
+        n_images=sum(_n_images(_field(message, "content")) for message in messages),
+        n_choices=max(1, int(arguments.get("n") or 1)),
+        wants_json=wants is not None,
+        wants_json_schema=wants == "json_schema",
+        max_output_tokens=int(limit) if limit else None,
+        parameters=frozenset() if drops else CAPABILITY_PARAMETERS & arguments.keys(),
+    )
+
+
+def routed_text(messages: Sequence[Any]) -> str:
+    """Return the text of the last user message, of the last message where no user spoke."""
+    if not messages:
+        return ""
+    spoken = [m for m in messages if _field(m, "role") == "user"] or [messages[-1]]
+    return _text_of(_field(spoken[-1], "content"))
+
+
+def item_arguments(item: object) -> dict[str, Any]:
+    """Turn a batch item (text, message list, or dict of arguments) into `complete` arguments."""
+    if isinstance(item, str):
+        return {"messages": [{"role": "user", "content": item}]}
+    if isinstance(item, Mapping):
+        return dict(item)
+    if isinstance(item, Sequence):
+        return {"messages": list(item)}
+    raise ConfigError(
+        f"a batch item is a {type(item).__name__}: pass a text, a list of messages, or a dict of "
+        "`complete` arguments"
+    )
+
+
+def _refuse_with_routed(requested: str, arguments: Mapping[str, Any]) -> None:
+    for name in (*CREDENTIALS, *REROUTING):
+        if name in arguments:
+            raise ConfigError(
+                f"`{name}` was passed with the routed model {requested!r}, but the candidate is "
+                f"chosen by the router: set it on the candidates in the config, or name the model "
+                "to call (a pin)"
+            )
+
+
+def _checked_messages(messages: object) -> list[Any]:
+    if messages is None:
+        raise ConfigError("`messages` is missing: pass a list of messages")
+    if isinstance(messages, str) or not isinstance(messages, Sequence):
+        raise ConfigError(
+            f"`messages` is a {type(messages).__name__}: pass a list such as "
+            '[{"role": "user", "content": "…"}]'
+        )
+    return list(messages)
+
+
+def _checked_tags(tags: object) -> tuple[str, ...]:
+    if tags is None:
+        return ()
+    if isinstance(tags, str) or not isinstance(tags, Sequence | set | frozenset):
+        raise ConfigError(f"`tags={tags!r}` is not a list of strings: pass e.g. tags=['team-a']")
+    return tuple(dict.fromkeys(str(tag) for tag in tags))
+
+
+def _field(message: Any, name: str) -> Any:
+    """Read a field of a message, which is a dict or one of LiteLLM's message objects."""
+    if isinstance(message, Mapping):
+        return message.get(name)
+    return getattr(message, name, None)
+
+
+def _text_of(content: object) -> str:
+    """The text of a message's content; parts that are no text do not count."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        return ""
+    parts = [
+        part if isinstance(part, str) else _field(part, "text")
+        for part in content
+        if isinstance(part, str) or _field(part, "type") in {"text", "input_text", None}
+    ]
+    return "\n".join(part for part in parts if isinstance(part, str))
+
+
+def _n_images(content: object) -> int:
+    if isinstance(content, str) or not isinstance(content, Sequence):
+        return 0
+    kinds = ("image_url", "image", "input_image")
+    return sum(not isinstance(part, str) and _field(part, "type") in kinds for part in content)
+
+
+def _task_of_system_prompt(messages: Sequence[Any]) -> str:
+    """A short hash that stands for the system prompt; "" where there is none."""
+    for message in messages:
+        if _field(message, "role") in {"system", "developer"}:
+            text = _text_of(_field(message, "content"))
+            digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4)
+            return f"system-{digest.hexdigest()}"
+    return ""
+
+
+def _response_format(wanted: object) -> str | None:
+    """The kind of structured answer that is wanted: a format's type, or a schema class."""
+    if wanted is None:
+        return None
+    kind = wanted.get("type") if isinstance(wanted, Mapping) else "json_schema"
+    return None if kind in {None, "text"} else str(kind)

@@ -1,0 +1,135 @@
+"""A provider's stream, watched: the same chunks, and money settled however it ends.
+
+Ends are: exhausted, failed, closed, garbage-collected, cancelled. Each settles exactly once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from optllm_router.completion.base import Answer, Chunk, Response, StreamMeter
+
+logger = logging.getLogger("optllm_router")
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a stream ended, and what had arrived by then."""
+
+    status: Literal["ok", "error", "abandoned"]
+    answer: Answer
+    error: BaseException | None = None
+
+
+def open_stream(
+    response: Response, meter: StreamMeter, finish: Callable[[End], None]
+) -> RoutedStream:
+    """Wrap a provider's stream; `finish` is called once, when it ends."""
+    return RoutedStream(response, meter, finish)
+
+
+class RoutedStream:
+    """Iterates like the stream it wraps, sync or async, and passes other attributes through."""
+
+    def __init__(
+        self, wrapped: Response, meter: StreamMeter, finish: Callable[[End], None]
+    ) -> None:
+        self._wrapped = wrapped
+        self._meter = meter
+        self._finish = finish
+        self._ended = False
+        self._lock = threading.Lock()
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]  # isinstance checks see LiteLLM's class
+        return type(self._wrapped)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wrapped, name)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        while True:
+            try:
+                chunk = next(self._wrapped)
+            except StopIteration:
+                self._end("ok")
+                raise
+            except BaseException as error:
+                self._end("error", error)
+                raise
+            if self._meter.add(chunk):
+                return chunk
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while True:
+            try:
+                chunk = await self._wrapped.__anext__()
+            except StopAsyncIteration:
+                await self._aend("ok")
+                raise
+            except BaseException as error:
+                await self._aend(
+                    "error" if isinstance(error, Exception) else "abandoned", error
+                )
+                raise
+            if self._meter.add(chunk):
+                return chunk
+
+    def close(self) -> None:
+        """Stop reading; what had arrived is billed."""
+        self._end("abandoned")
+        close = getattr(getattr(self._wrapped, "completion_stream", None), "close", None)
+        if callable(close):
+            close()
+
+    async def aclose(self) -> None:
+        """Stop reading; what had arrived is billed."""
+        await self._aend("abandoned")
+        stream = getattr(self._wrapped, "completion_stream", None)
+        close = getattr(stream, "aclose", None)
+        if callable(close):
+            await close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_ended", True):
+            self._end("abandoned")
+
+    def _claim(self) -> bool:
+        """Whether this caller is the one that ends the stream."""
+        with self._lock:
+            claimed, self._ended = not self._ended, True
+        return claimed
+
+    def _end(self, status: Any, error: BaseException | None = None) -> None:
+        if self._claim():
+            self._finish(End(status, self._meter.answer(), error))
+
+    async def _aend(self, status: Any, error: BaseException | None = None) -> None:
+        """End without blocking the event loop, and even when the task is being cancelled."""
+        import asyncio
+
+        if self._claim():
+            end = End(status, self._meter.answer(), error)
+            await asyncio.shield(asyncio.to_thread(self._finish, end))

@@ -1,0 +1,50 @@
+"""Remarks on a set-up: what is missing or weak, each with the way out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from optllm_router.config import Config
+from optllm_router.dispatch.deciding import RouterState
+from optllm_router.store.base import Store
+
+
+def remarks(config: Config, state: RouterState, store: Store) -> list[str]:
+    """Return remarks on candidates, labels, privacy and grading; an empty list is good."""
+    return [*_candidates(config, state), *_labels(state, store), *_privacy(config)]
+
+
+def _candidates(config: Config, state: RouterState) -> Iterator[str]:
+    for candidate in state.candidates:
+        if candidate.api_key_env and candidate.api_key_env not in os.environ:
+            yield f"{candidate.name}: the environment variable {candidate.api_key_env} is not set"
+    if len(state.candidates) == 1:
+        yield "there is one candidate only: nothing to choose between"
+    if not config.route_models:
+        yield "`route_models` is empty: only calls with model='auto' are routed"
+
+
+def _labels(state: RouterState, store: Store) -> Iterator[str]:
+    if state.snapshot is None:
+        yield f"{state.unfit_reason}: `probe`, `import` or `feedback`, then `retrain`"
+        return
+    for candidate in state.candidates:
+        known = candidate.name in state.snapshot.columns
+        position = state.snapshot.columns.index(candidate.name) if known else -1
+        if not known or state.snapshot.predictor.n_labels_[position] == 0:
+            yield f"{candidate.name}: no label yet, so it is not offered; `probe` it"
+    if store.current_predictor() != state.snapshot.version:
+        yield "a newer predictor is published and will be taken over shortly"
+
+
+def _privacy(config: Config) -> Iterator[str]:
+    if config.prompts in {"none", "hash"}:
+        yield f"prompts = {config.prompts!r}: the own log refits on `task` only, not on the text"
+    if config.prompts != "none" and not config.feature_key:
+        yield (
+            "OPTLLM_FEATURE_KEY is not set: text hashes and features are not keyed, so whoever "
+            "holds the log can test whether a known text is in it"
+        )
+    if not config.graders:
+        yield "no graders are configured: outcomes come from `feedback`, `probe` and `import` only"

@@ -1,0 +1,77 @@
+"""What a router does in the background: take over new predictors, refit when it is time.
+
+One daemon thread, started with the first call and again after a fork. Every few seconds it looks
+whether another predictor has been published (by this process or another one that shares the
+store), and whether enough outcomes or time have passed for a refit, which runs in a child process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+logger = logging.getLogger("optllm_router")
+
+POLL_S = 2.0
+
+
+class Housekeeper:
+    """Calls `work` every few seconds on a daemon thread, once `ensure` has been called."""
+
+    def __init__(self, work: Callable[[], None], *, poll_s: float = POLL_S) -> None:
+        self._work = work
+        self._poll_s = poll_s
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._pid = 0
+
+    def ensure(self) -> None:
+        """Start the thread in this process unless it runs or was stopped."""
+        if self._pid == os.getpid() or self._stop.is_set():
+            return
+        with self._lock:
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                threading.Thread(target=self._run, name="optllm-housekeeping", daemon=True).start()
+
+    def stop(self) -> None:
+        """Let the thread end; a refit under way is not waited for."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._poll_s):
+            try:
+                self._work()
+            except Exception:
+                logger.exception("background work failed; serving goes on with the old predictor")
+
+
+class RefitClock:
+    """When the next refit is due: after so many new outcomes or so much time, whichever first.
+
+    Time alone needs at least one new outcome, and a refit that was tried without enough labels
+    is tried again only when there are more.
+    """
+
+    def __init__(self, *, every_outcomes: int, every_s: float, min_labels: int) -> None:
+        self._every_outcomes = every_outcomes
+        self._every_s = every_s
+        self._min_labels = min_labels
+        self._tried_at = time.monotonic()
+        self._n_tried = 0
+
+    def is_due(self, n_graded: int, *, fitted: bool) -> bool:
+        """Return whether to refit now, given how many decisions are graded in all."""
+        new = n_graded - self._n_tried
+        if not fitted:
+            return n_graded >= self._min_labels and new > 0
+        waited = time.monotonic() - self._tried_at
+        return new >= self._every_outcomes or (new > 0 and waited >= self._every_s)
+
+    def tried(self, n_graded: int) -> None:
+        """Note a refit, successful or not."""
+        self._n_tried = n_graded
+        self._tried_at = time.monotonic()

@@ -1,0 +1,1 @@
+"""The SQL log: its contract (`base`), tables, queries, migrations and background writes."""

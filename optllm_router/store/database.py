@@ -1,0 +1,253 @@
+"""Connections to one database: how they are opened, tuned, locked and survive a fork.
+
+Everything that differs between SQLite and PostgreSQL about connections is here. SQLite has one
+writer at a time: threads of this process queue at a lock, which is fairer and faster than SQLite's
+own polling; other processes wait at SQLite's busy timeout. Writes begin IMMEDIATE, because a
+transaction that begins reading and then writes can fail at once when another one wrote between.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import Pool, StaticPool
+
+from optllm_router.errors import StoreError
+from optllm_router.store.faults import shown, translated
+
+Durability = Literal["normal", "full"]
+
+BUSY_TIMEOUT_S = 30.0
+# SQLite's 1,000 make one request in a hundred wait for a checkpoint (it writes ten pages), and
+# write the same index pages again each time; 16 MB of write-ahead log instead of 4.
+_CHECKPOINT_PAGES = 4_000
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+
+
+class Database:
+    """One database with its pool. Safe to use from any thread, and in a child after a fork."""
+
+    def __init__(self, url: str, *, durability: Durability = "normal") -> None:
+        self.url = parse_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.in_memory = self.is_sqlite and _is_memory(self.url)
+        self.engine = _engine(self.url, in_memory=self.in_memory, durability=durability)
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._inherited: list[Pool] = []
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection whose selects all see one moment of the database."""
+        # In memory there is one connection, and it holds one transaction at a time.
+        with (
+            self._turn(alone=self.in_memory),
+            translated(self.engine),
+            self.engine.begin() as found,
+        ):
+            yield found
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give a connection in a write transaction: committed at the end, or undone as a whole."""
+        with (
+            self._turn(alone=self.is_sqlite),
+            translated(self.engine),
+            self._writer() as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    @contextmanager
+    def migrating(self) -> Iterator[Connection]:
+        """Give a connection in a write transaction that may rebuild tables.
+
+        SQLite alters a table by copying it and dropping the old one, and with foreign keys on
+        that would take the rows of every child along. They can only be switched outside of a
+        transaction.
+        """
+        with (
+            self._turn(alone=self.is_sqlite),
+            translated(self.engine),
+            self._writer() as connection,
+        ):
+            self._check_references(connection, on=False)
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                self._check_references(connection, on=True)
+
+    def _writer(self) -> Connection:
+        return self.engine.connect().execution_options(optllm_writes=True)
+
+    def _check_references(self, connection: Connection, *, on: bool) -> None:
+        if self.is_sqlite:
+            cursor = connection.connection.cursor()
+            cursor.execute(f"PRAGMA foreign_keys = {'ON' if on else 'OFF'}")
+            cursor.close()
+
+    @contextmanager
+    def raw_writing(self) -> Iterator[Any]:
+        """Give a cursor of the driver itself in a write transaction.
+
+        For the few statements that run once per request: SQLAlchemy's way to them costs 0.1 ms
+        each, several times what SQLite needs.
+        """
+        with self._turn(alone=self.is_sqlite), translated(self.engine):
+            connection = self.engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                if self.is_sqlite:
+                    cursor.execute("BEGIN IMMEDIATE")
+                yield cursor
+                connection.commit()
+            finally:
+                connection.close()  # back to the pool, which rolls back what is not committed
+
+    def empty_write_ahead_log(self) -> None:
+        """Move what SQLite's log holds into the file, so that erased rows are nowhere any more."""
+        if not self.is_sqlite:
+            return
+        with self._turn(alone=True), translated(self.engine):
+            connection = self.engine.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.close()
+
+    def close(self) -> None:
+        """Close the connections; the next use would open new ones."""
+        self._follow_fork()
+        self.engine.dispose()
+
+    def _turn(self, *, alone: bool) -> AbstractContextManager[object]:
+        self._follow_fork()
+        return self._lock if alone else nullcontext()
+
+    def _follow_fork(self) -> None:
+        """Drop what belongs to the parent process, in the child's first use of it.
+
+        Connections must not be used by two processes, and a SQLite one not even closed in the
+        child (sqlite.org/howtocorrupt.html, 2.6): the old pool is kept and never touched. A
+        database in memory was copied with the process and stays, apart from the parent's.
+        """
+        if self._pid == os.getpid():
+            return
+        self._lock = threading.Lock()
+        if not self.in_memory:
+            self._inherited.append(self.engine.pool)
+            self.engine.dispose(close=False)
+        self._pid = os.getpid()
+
+
+def parse_url(url: str) -> URL:
+    """Return a database URL that this package can use, SQLite's file as an absolute path.
+
+    A relative path is resolved once: connections are opened later too, when the working folder
+    may be another one.
+
+    Raises: StoreError for what is no URL, or a database other than SQLite and PostgreSQL.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
+        raise StoreError(
+            f"store={shown(str(url))!r} is not a database URL: write `sqlite:///optllm.db` for a "
+            "file, or `postgresql://user@host/database`."
+        ) from error
+    if parsed.drivername not in _DRIVERS:
+        raise StoreError(
+            f"store={shown(parsed)!r} asks for {parsed.drivername!r}, but the log is kept in "
+            "SQLite (`sqlite:///optllm.db`) or PostgreSQL (`postgresql://user@host/database`)."
+        )
+    parsed = parsed.set(drivername=_DRIVERS[parsed.drivername])
+    database = parsed.database
+    if parsed.drivername != "sqlite" or _is_memory(parsed) or str(database).startswith("file:"):
+        return parsed
+    return parsed.set(database=str(Path(str(database)).absolute()))
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """Return the file of a SQLite URL; None for PostgreSQL, memory and `file:` URIs."""
+    if url.get_backend_name() != "sqlite" or _is_memory(url):
+        return None
+    return None if str(url.database).startswith("file:") else Path(str(url.database))
+
+
+def _is_memory(url: URL) -> bool:
+    name = url.database or ":memory:"
+    return name == ":memory:" or "mode=memory" in name or url.query.get("mode") == "memory"
+
+
+def _engine(url: URL, *, in_memory: bool, durability: Durability) -> Engine:
+    options: dict[str, Any] = {"hide_parameters": True}
+    if url.get_backend_name() != "sqlite":
+        options["pool_pre_ping"] = True  # a server may have been restarted since the last call
+    elif in_memory:
+        options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    else:
+        options |= {"max_overflow": 59, "connect_args": {"timeout": BUSY_TIMEOUT_S}}
+    try:
+        engine = create_engine(url, **options)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise StoreError(
+            f"store={shown(url)!r} needs a driver that is not installed ({error}): run "
+            "`pip install 'psycopg[binary]'`."
+        ) from error
+    if url.get_backend_name() == "sqlite":
+        _tune_sqlite(engine, durability)
+    return engine
+
+
+def _tune_sqlite(engine: Engine, durability: Durability) -> None:
+    """Have every new connection set up, and transactions begun by us instead of the driver."""
+
+    def tune(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # the driver would begin late, and never IMMEDIATE
+        mode = _write_ahead(connection)
+        # Without a write-ahead log (some network disks), NORMAL could lose the whole file.
+        synchronous = "NORMAL" if durability == "normal" and mode == "wal" else "FULL"
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
+
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("optllm_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    event.listen(engine, "connect", tune)
+    event.listen(engine, "begin", begin)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> str:
+    """Switch a file to write-ahead logging, once in its life; return its journal mode.
+
+    SQLite does not wait for other processes here, so we do: several may open a new file at once.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+            if mode == "delete":
+                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            return str(mode)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)

@@ -1,0 +1,1 @@
+"""Public aids for tests: a scripted client, a fake OpenAI server, the store's suite."""

@@ -1,0 +1,26 @@
+"""The store's suite over SQLite, in a file and in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite("optllm_router.testing.store_suite")
+
+from optllm_router.store.sql import open_store  # noqa: E402
+from optllm_router.testing.store_suite import StoreSuite  # noqa: E402
+
+
+class TestSqliteFile(StoreSuite):
+    @pytest.fixture
+    def store(self, tmp_path):
+        store = open_store(f"sqlite:///{tmp_path / 'log.db'}")
+        yield store
+        store.close()
+
+
+class TestSqliteInMemory(StoreSuite):
+    @pytest.fixture
+    def store(self):
+        store = open_store("sqlite://")
+        yield store
+        store.close()
