@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from optllm_router.core.features import SparseText, hash_text, shape_features, unpack
-from optllm_router.core.planning import fit_snapshot
+from optllm_router.core.fitting import fit_snapshot
 from optllm_router.core.snapshot import Snapshot, TrainingSet
 from optllm_router.records import NANO_PER_USD, Candidate, Floats, TrainingRow
 from optllm_router.store.base import Store
@@ -184,10 +184,7 @@ def _features(row: TrainingRow) -> SparseText:
 
 def _shapes(rows: Sequence[TrainingRow]) -> Floats:
     numbers = np.array(
-        [
-            (r.n_prompt_tokens, r.n_turns, r.n_tools, r.n_images, float(r.wants_json))
-            for r in rows
-        ],
+        [(r.n_prompt_tokens, r.n_turns, r.n_tools, r.n_images, float(r.wants_json)) for r in rows],
         dtype=np.float64,
     ).reshape(len(rows), 5)
     return shape_features(*numbers.T)
@@ -224,9 +221,7 @@ def _fresh_rows(
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Rows of the training set whose text the current snapshot has not been fitted on."""
     until = str(current.metrics.get("fitted_until", ""))
-    known = {
-        row.text_key or row.decision_id for row in rows if row.created_at.isoformat() <= until
-    }
+    known = {row.text_key or row.decision_id for row in rows if row.created_at.isoformat() <= until}
     return np.array([i for i, g in enumerate(training.groups) if g not in known], dtype=np.int64)
 
 
@@ -275,7 +270,7 @@ def refit_in_child(
             [c.name, c.model, c.max_output_tokens, c.worst_case_nusd] for c in candidates
         ],
     }
-    child = subprocess.run(  # noqa: S603  # our own interpreter and module
+    child = subprocess.run(
         [sys.executable, "-m", "optllm_router.learning"],
         input=json.dumps(order),
         capture_output=True,

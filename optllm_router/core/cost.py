@@ -212,9 +212,7 @@ def _levels_and_slopes(amounts: Floats, centred: Floats) -> tuple[Floats, Floats
     return level, slope
 
 
-def _task_offsets(
-    residual: Floats, tasks: NDArray[np.object_], names: tuple[str, ...]
-) -> Floats:
+def _task_offsets(residual: Floats, tasks: NDArray[np.object_], names: tuple[str, ...]) -> Floats:
     """Mean residual per task and column, shrunk to 0 with the weight of `TASK_STRENGTH` rows."""
     offsets = np.zeros((len(names), residual.shape[1]))
     for i, name in enumerate(names):

@@ -59,9 +59,7 @@ def hash_text(text: str, *, salt: int = 0) -> SparseText:
 
     Any string is accepted: NUL bytes, emoji, lone surrogates.
     """
-    codes = np.frombuffer(
-        clip_text(text).lower().encode("utf-8", "surrogatepass"), dtype=np.uint8
-    )
+    codes = np.frombuffer(clip_text(text).lower().encode("utf-8", "surrogatepass"), dtype=np.uint8)
     folded = _folding()[codes]
     hashes = [*_byte_gram_hashes(folded.astype(np.uint64)), *_word_hashes(folded)]
     return _bucketed(np.concatenate(hashes), salt)
@@ -75,13 +73,11 @@ def feature_matrix(texts: Sequence[SparseText]) -> csr_matrix:
     np.cumsum([text.indices.size for text in texts], out=starts[1:])
     indices = np.concatenate([t.indices for t in texts] or [np.empty(0, dtype=np.uint16)])
     values = np.concatenate([t.values for t in texts] or [np.empty(0, dtype=np.float32)])
-    return csr_matrix(
-        (values, indices.astype(np.int32), starts), shape=(len(texts), N_FEATURES)
-    )
+    return csr_matrix((values, indices.astype(np.int32), starts), shape=(len(texts), N_FEATURES))
 
 
 def pack(text: SparseText) -> bytes:
-    """Serialise features for the log: a version byte, then indices, then values in half precision."""
+    """Serialise features for the log: a version byte, indices, values in half precision."""
     return bytes([FEATURE_VERSION]) + text.indices.tobytes() + text.values.astype("<f2").tobytes()
 
 
@@ -130,7 +126,7 @@ def _bucketed(hashes: NDArray[np.uint64], salt: int) -> SparseText:
     counts = np.bincount(mixed.view(np.int64), minlength=N_FEATURES)
     indices = counts.nonzero()[0]
     values = 1.0 + np.log(counts[indices])
-    values /= np.sqrt(max(values @ values, 1.0))
+    values /= np.sqrt(max(float(values @ values), 1.0))
     return SparseText(indices.astype(np.uint16), values.astype(np.float32))
 
 

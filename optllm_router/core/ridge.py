@@ -7,7 +7,8 @@ one solve instead of a pass over the rows. Columns with the same observed rows s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -17,6 +18,19 @@ N_BLOCKS = 100
 N_FOLDS = 4
 INTERCEPT_PENALTY = 2.0
 PENALTIES = np.geomspace(0.05, 200.0, 7)
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Keep linear algebra to one thread meanwhile.
+
+    Its matrices are many and small: on a busy machine, threads that wait for each other take eight
+    times as long; and one thread gives the same bits on every machine size.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
 
 
 def blocks_of(groups: Sequence[str], rng: np.random.Generator) -> Ints:
@@ -131,7 +145,8 @@ def _solved(grams: Floats, moments: Floats, penalty: float) -> Floats:
     """Coefficients (n_design, n_fits, n_columns); the intercept has a penalty of its own."""
     diagonal = np.full(grams.shape[1], penalty)
     diagonal[0] = INTERCEPT_PENALTY
-    return np.linalg.solve(grams + np.diag(diagonal), moments).transpose(1, 0, 2)
+    solved = np.linalg.solve(grams + np.diag(diagonal), moments)
+    return np.asarray(solved.transpose(1, 0, 2), dtype=np.float64)
 
 
 def _patterns(observed: Bools) -> list[tuple[Bools, Ints]]:

@@ -142,7 +142,7 @@ class Snapshot:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Read a snapshot. Raises: ValueError when it is damaged, too large or of another format."""
+        """Read a snapshot. Raises: ValueError when damaged, too large or of another format."""
         arrays = _read_archive(data)
         meta = json.loads(arrays.pop("meta").tobytes())
         if (meta["format"], meta["features"]) != (FORMAT_VERSION, FEATURE_VERSION):
@@ -181,7 +181,8 @@ def fit_optimism(prob: Floats, cost_usd: Floats, scores: Floats) -> Optimism:
     rows = np.flatnonzero(allowed.any(axis=1))
     if not rows.size:
         return Optimism(np.zeros(0), np.zeros((0, prob.shape[1])), np.zeros((0, prob.shape[1])))
-    prob, cost_usd, scores, allowed = (a[rows] for a in (prob, cost_usd, scores, allowed))
+    prob, cost_usd, scores = prob[rows], cost_usd[rows], scores[rows]
+    allowed = allowed[rows]
     front = pareto_front(np.where(allowed, prob, 0.0), np.where(allowed, cost_usd, 0.0), allowed)
     points = np.unique(np.linspace(front.accuracy.size - 1, 0, N_PRICES).round().astype(np.int64))
     gaps = [_gaps(front.choice(int(k)), prob, scores) for k in points[::-1]]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from optllm_router.core.features import SparseText, hash_text
 from optllm_router.core.projection import Projection
-from optllm_router.core.ridge import BlockGrams, blocks_of, choose_penalties
+from optllm_router.core.ridge import BlockGrams, blocks_of, choose_penalties, single_threaded
 from optllm_router.errors import NotTrainedError
 from optllm_router.records import Bools, Floats, Ints
 
@@ -109,12 +109,13 @@ class SuccessPredictor:
         observed = ~np.isnan(scores)
         self.n_labels_ = observed.sum(axis=0)
         self.tasks_ = _frequent(tasks)
-        self._projection = Projection.fit(texts, self.n_components, self.seed)
         self._centre = float(scores[observed].mean())
         self._shape_means = shapes.mean(axis=0)
         rng = np.random.default_rng(self.seed)
         blocks = blocks_of(groups if groups is not None else [str(i) for i in range(n)], rng)
-        self._fit_members(self._design(texts, tasks, shapes), scores, blocks, rng)
+        with single_threaded():
+            self._projection = Projection.fit(texts, self.n_components, self.seed)
+            self._fit_members(self._design(texts, tasks, shapes), scores, blocks, rng)
         return self
 
     def predict(
@@ -181,7 +182,7 @@ class SuccessPredictor:
 
     def _out_of_bag(self, design: Floats, out: Bools) -> SuccessEstimate:
         """Average, per row, the members that did not see it; all members where none is left."""
-        use = np.where(out.any(axis=0), out, True)  # (n_bootstraps, n_rows)
+        use = out | ~out.any(axis=0)  # (n_bootstraps, n_rows)
         total = np.zeros((len(design), self.n_columns))
         squares = np.zeros_like(total)
         for rows in np.array_split(np.arange(len(design)), max(1, len(design) // 2048)):

@@ -9,20 +9,39 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from optllm_router.errors import ConfigError
+from optllm_router.store.sql import open_store
 
 STARTED, ENDED = "demo.started", "demo.ended"
 
 
-def claim(path: Path) -> None:
-    """Make way for a new demo database at `path`, removing only what an earlier demo left.
+@contextmanager
+def claimed(path: Path) -> Iterator[str]:
+    """Make a new demo database at `path` and yield its address; mark it as a demo's own.
+
+    What an earlier demo left there is removed first. The end is marked when the block ends, also
+    by an exception: what is in the log then is what the demo wrote.
 
     Raises: ConfigError when the folder does not exist, or when a file stands there that no demo
         made or that holds more than a demo's own rows; nothing is removed then.
     """
+    _make_way(path)
+    url = f"sqlite:///{path.absolute()}"
+    with closing(open_store(url)) as store:
+        store.log_event(STARTED, "a demo started to write this log", {})
+    try:
+        yield url
+    finally:
+        with closing(open_store(url)) as store:
+            n_decisions = sum(row.n_decisions for row in store.summary("kind"))
+            store.log_event(ENDED, "the demo ended", {"n_decisions": n_decisions})
+
+
+def _make_way(path: Path) -> None:
     if not path.parent.is_dir():
         raise ConfigError(
             f"the database `{path}` cannot be made: the folder `{path.parent}` does not exist. "

@@ -59,8 +59,7 @@ def run_demo(
     _check_enough(MIN_QUERIES if limit is None else limit)
     with open_world(outcomes, limit=limit, seed=seed) as world:
         _check_enough(len(world.texts))
-        database.claim(Path(db))
-        with _router(world, Path(db)) as router:
+        with database.claimed(Path(db)) as url, _router(world, url) as router:
             report = _Run(world=world, router=router, console=console, seed=seed).report()
     left = escape(str(db))
     console.print(
@@ -78,11 +77,11 @@ def _check_enough(n_queries: int) -> None:
         )
 
 
-def _router(world: World, path: Path) -> Router:
+def _router(world: World, url: str) -> Router:
     config = make_config(
         candidates=world.candidates,
         default=world.default,
-        store=f"sqlite:///{path.absolute()}",
+        store=url,
         retrain={"enabled": False},  # the demo refits at steps of its own, for all to see
     )
     return Router(config=config, client=world.client)
@@ -111,8 +110,6 @@ class _Run:
 
     def report(self) -> DemoReport:
         """Run all steps."""
-        store = self.router.store
-        store.log_event(database.STARTED, self.world.described, {"seed": self.seed})
         self._say(f"[bold]{escape(self.world.described)}[/]")
         sample, first, second = self._split()
         probe = self._probe(sample)
@@ -120,8 +117,6 @@ class _Run:
         budget = self._compared(self._budget_batch(first, probe), probe)
         self._learn("4. Learn from the graded answers of that batch")
         target = self._compared(self._target_batch(second, probe), probe)
-        n_decisions = sum(row.n_decisions for row in store.summary("kind"))
-        store.log_event(database.ENDED, "the demo ended", {"n_decisions": n_decisions})
         return DemoReport(
             probe_cost_usd=probe.cost_usd,
             best_single=probe.best,

@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from optllm_router.core.cost import usd_to_nusd
-from optllm_router.core.planning import Choice, Estimates, Plan, aligned_optimism, plan_batch
-from optllm_router.core.policy import Budget, Policy, describe
+from optllm_router.core.estimates import Estimates
 from optllm_router.core.features import SparseText
+from optllm_router.core.planning import Choice, Plan, aligned_optimism, plan_batch
+from optllm_router.core.policy import Budget, Policy, describe
 from optllm_router.dispatch.deciding import Decided, RouterState, decided
 from optllm_router.errors import InfeasiblePolicyError, RouterError
 from optllm_router.ledger import Cap
@@ -144,7 +145,8 @@ class BatchRun:
 
     def _possible(self, row: int) -> Bools:
         learned = self._is_learned(row)
-        return self._estimates.allowed[row] if learned else self._estimates.able[row]
+        offered = self._estimates.allowed if learned else self._estimates.able
+        return np.asarray(offered[row])
 
     def _is_learned(self, row: int) -> bool:
         return self._state.snapshot is not None and bool(self._estimates.allowed[row].any())

@@ -16,8 +16,9 @@ import numpy as np
 
 from optllm_router.completion.base import Client
 from optllm_router.core.cost import usd_to_nusd, worst_case_nusd
+from optllm_router.core.estimates import Estimates, estimate
 from optllm_router.core.features import SparseText
-from optllm_router.core.planning import Choice, Estimates, decide, estimate, live_price
+from optllm_router.core.planning import Choice, decide, live_price
 from optllm_router.core.policy import Budget, Policy, describe
 from optllm_router.core.snapshot import Snapshot
 from optllm_router.dispatch.privacy import Privacy

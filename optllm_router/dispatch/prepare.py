@@ -41,7 +41,7 @@ def plan_requests(
     return plan_batch(estimates, aim, aligned_optimism(state.snapshot, estimates))
 
 
-def prepare_batch(
+def prepare_batch(  # noqa: PLR0913  # who decides, on what, under what, and where it is told
     decider: Decider,
     state: RouterState,
     requests: Sequence[Request | Exception],
@@ -84,7 +84,8 @@ def prepare_batch(
 
 
 def _request(request: Request | Exception) -> Request:
-    assert isinstance(request, Request)
+    if isinstance(request, Exception):
+        raise request
     return request
 
 

@@ -42,9 +42,7 @@ class Privacy:
         hashed = None
         if self.level in {"features", "full"}:
             hashed = pack(features if features is not None else self.sparse(text))
-        return Kept(
-            text_key(text, key=self.key), hashed, text if self.level == "full" else None
-        )
+        return Kept(text_key(text, key=self.key), hashed, text if self.level == "full" else None)
 
 
 def scrub(text: str) -> str:

@@ -69,9 +69,7 @@ class ProbeTally:
                 n_graded=sum(len(scores) for scores in self._scores.values()),
                 cost_usd=total / NANO_PER_USD,
                 mean_score={n: sum(s) / len(s) for n, s in self._scores.items()},
-                mean_cost_usd={
-                    n: sum(c) / len(c) / NANO_PER_USD for n, c in self._costs.items()
-                },
+                mean_cost_usd={n: sum(c) / len(c) / NANO_PER_USD for n, c in self._costs.items()},
             )
 
 

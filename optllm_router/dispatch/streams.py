@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from typing_extensions import override
+
 from optllm_router.completion.base import Answer, Chunk, Response, StreamMeter
 
 logger = logging.getLogger("optllm_router")
@@ -44,8 +46,9 @@ class RoutedStream:
         self._ended = False
         self._lock = threading.Lock()
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]  # isinstance checks see LiteLLM's class
+    @property  # type: ignore[misc]  # isinstance checks are to see LiteLLM's class
+    @override
+    def __class__(self) -> type:
         return type(self._wrapped)
 
     def __getattr__(self, name: str) -> Any:
@@ -78,9 +81,7 @@ class RoutedStream:
                 await self._aend("ok")
                 raise
             except BaseException as error:
-                await self._aend(
-                    "error" if isinstance(error, Exception) else "abandoned", error
-                )
+                await self._aend("error" if isinstance(error, Exception) else "abandoned", error)
                 raise
             if self._meter.add(chunk):
                 return chunk

@@ -22,6 +22,7 @@ from optllm_router.dispatch.effects import arun, run
 from optllm_router.dispatch.requests import Request
 from optllm_router.ledger import Cap
 
+
 @dataclass
 class BatchJob:
     """What there is to do: planned items (`plan`), and items that are decided one by one (`live`).
@@ -72,10 +73,10 @@ class BatchJob:
             step: Step = self.plan.take() if self.plan is not None else None
             if isinstance(step, Refused):
                 self.finish(step.item, step.error)
-                continue
-            if step is None or isinstance(step, Wait):
+            elif isinstance(step, Assignment) and self.plan is not None:
+                return step.item, self._planned(self.plan, step)
+            elif not isinstance(step, Assignment):
                 return step
-            return step.item, self._task(step)
         return None
 
     def finish(self, item: int, result: Any) -> None:
@@ -95,21 +96,21 @@ class BatchJob:
             self._next_live += 1
         if self.tasks is not None:
             return item, self.tasks[item]
-        request = self.requests[item]
-        assert isinstance(request, Request)
-        return item, Task(request, batch_id=self.batch_id, cap=self.cap)
+        return item, Task(self._request(item), batch_id=self.batch_id, cap=self.cap)
 
-    def _task(self, step: Assignment) -> Task:
-        request = self.requests[step.item]
-        assert isinstance(request, Request)
-        plan = self.plan
-        assert plan is not None
+    def _planned(self, plan: BatchRun, step: Assignment) -> Task:
         return Task(
-            request,
+            self._request(step.item),
             decided=step.decided,
             batch_id=self.batch_id,
             on_cost=lambda cost: plan.settle(step, cost),
         )
+
+    def _request(self, item: int) -> Request:
+        request = self.requests[item]
+        if isinstance(request, Exception):  # never handed out: it stands in the results already
+            raise request
+        return request
 
 
 def run_batch(desk: Desk, job: BatchJob, concurrency: int) -> list[Any]:
@@ -161,4 +162,3 @@ async def arun_batch(
     finally:
         job.stop()
     return job.results
-

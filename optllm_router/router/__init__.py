@@ -1,5 +1,8 @@
-"""The Router: composition and lifetime. `router` is the object, `signatures` litellm's names,
-`housekeeping` what it does in the background, `reports` what it tells."""
+"""The Router. `router` is its face, `engine` what it is composed of and how long it lives.
+
+`signatures` holds litellm's parameter names, `housekeeping` what happens in the background,
+`reports` what a router tells about itself.
+"""
 
 from optllm_router.router.router import Router
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from optllm_router.core.planning import Estimates, honest_front
+from optllm_router.core.estimates import Estimates
+from optllm_router.core.planning import honest_front
 from optllm_router.core.snapshot import Snapshot
 from optllm_router.dispatch.deciding import Decided, RouterState
 from optllm_router.records import NANO_PER_USD
@@ -132,11 +133,11 @@ def _explained(state: RouterState, estimates: Estimates, j: int, chosen: str) ->
         expected_cost_usd=_known(estimates.cost_usd[0, j]),
         worst_cost_usd=worst / NANO_PER_USD if worst < np.iinfo(np.int64).max else None,
         n_labels=_n_labels(state, name),
-        status=_status(state, estimates, j, chosen),
+        status=_status(estimates, j, chosen),
     )
 
 
-def _status(state: RouterState, estimates: Estimates, j: int, chosen: str) -> str:
+def _status(estimates: Estimates, j: int, chosen: str) -> str:
     name = estimates.columns[j]
     if name in estimates.reasons[0]:
         return estimates.reasons[0][name]

@@ -6,11 +6,7 @@ async methods differ in nothing but the shell that acts a call's conversation ou
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,34 +14,27 @@ from pathlib import Path
 from typing import Any, Self
 
 from optllm_router.completion.base import Client, Messages, Response
-from optllm_router.config import CandidateSettings, Config, build_policy, load_config, make_config
+from optllm_router.config import CandidateSettings, Config, load_config, make_config
 from optllm_router.core.planning import Plan
 from optllm_router.core.policy import Policy
-from optllm_router.dispatch.calls import Desk, Task
-from optllm_router.dispatch.deciding import Decider, RouterState
+from optllm_router.dispatch.calls import Task
 from optllm_router.dispatch.effects import arun, run
 from optllm_router.dispatch.importing import import_table
-from optllm_router.dispatch.journal import Journal
-from optllm_router.dispatch.prepare import plan_requests, prepare_batch
-from optllm_router.dispatch.privacy import Privacy
+from optllm_router.dispatch.prepare import plan_requests
 from optllm_router.dispatch.probing import ProbeReport, ProbeTally, probe_tasks
-from optllm_router.dispatch.requests import AUTO, Request, item_arguments, read_request
+from optllm_router.dispatch.requests import AUTO
 from optllm_router.dispatch.workers import BatchJob, arun_batch, run_batch
-from optllm_router.errors import ConfigError, NotTrainedError, UnpricedCandidateError
-from optllm_router.grading import Grader, as_grader, check_score, graders_from_config
+from optllm_router.errors import ConfigError, NotTrainedError
+from optllm_router.grading import Grader, as_grader, check_score
 from optllm_router.history import History
-from optllm_router.learning import RefitSettings, RetrainReport, load_current, refit, refit_in_child
+from optllm_router.learning import RetrainReport
 from optllm_router.outcomes import ImportReport
 from optllm_router.records import Candidate, Outcome
 from optllm_router.router import reports
-from optllm_router.router.housekeeping import Housekeeper, RefitClock
+from optllm_router.router.engine import Engine
 from optllm_router.router.progress import progress_bar
 from optllm_router.router.signatures import ACOMPLETION, BATCH_COMPLETION, COMPLETION, by_name
-from optllm_router.store.background import BackgroundWriter
 from optllm_router.store.ids import new_id
-from optllm_router.store.sql import open_store
-
-logger = logging.getLogger("optllm_router")
 
 FEEDBACK = "feedback"
 
@@ -77,40 +66,7 @@ class Router:
         if config is None:
             config = make_config(candidates=candidates, default=default, **settings)
         self.config = config
-        self._client = client if client is not None else _litellm_client()
-        known = _candidates(self._client, config)
-        policy = build_policy(config)
-        self._store = open_store(config.store, durability=config.durability)
-        self._writer = BackgroundWriter(self._store, capacity=100_000)
-        self._desk = Desk(
-            client=self._client,
-            journal=Journal(self._store, self._writer),
-            writer=self._writer,
-            decider=Decider(self._client),
-            graders=graders_from_config(config.graders),
-        )
-        self._state = RouterState(
-            candidates=known,
-            default=config.default,
-            policy=policy,
-            mode=config.mode,
-            privacy=Privacy(config.prompts, config.feature_key),
-            price_version=self._store.price_version({c.name: c.price for c in known}),
-            min_labels=config.retrain.min_labels,
-            snapshot=load_current(self._store),
-            n_labels=self._store.n_graded(),
-        )
-        self._routed = frozenset(config.route_models)
-        self._clock = RefitClock(
-            every_outcomes=config.retrain.every_outcomes,
-            every_s=config.retrain.every_s,
-            min_labels=config.retrain.min_labels,
-        )
-        self._housekeeper = Housekeeper(self._keep_house)
-        self._warned_pins: set[str] = set()
-        self._threads: dict[int, ThreadPoolExecutor] = {}
-        self._swap = threading.Lock()
-        self._closed = False
+        self._engine = Engine(config, client)
 
     @classmethod
     def from_config(cls, path: str | Path = "optllm.toml", **overrides: Any) -> Self:
@@ -136,16 +92,18 @@ class Router:
         Raises: ConfigError, NoCandidateError, BudgetExceededError before anything is spent;
             otherwise LiteLLM's own exceptions, with `.optllm_attempts`.
         """
-        task = Task(self._read(model, messages, kwargs))
-        return run(self._desk.converse(self._state, task), self._client)
+        task = Task(self._engine.read(model, messages, kwargs))
+        return run(self._engine.desk.converse(self._engine.state, task), self._engine.client)
 
     async def acomplete(
         self, model: str | None = AUTO, messages: Messages | None = None, **kwargs: Any
     ) -> Response:
         """Do what `complete` does without blocking the event loop."""
-        task = Task(self._read(model, messages, kwargs))
+        task = Task(self._engine.read(model, messages, kwargs))
         return await arun(
-            self._desk.converse(self._state, task), self._client, self._store_thread()
+            self._engine.desk.converse(self._engine.state, task),
+            self._engine.client,
+            self._engine.store_thread(),
         )
 
     def completion(self, *args: Any, **kwargs: Any) -> Response:
@@ -181,8 +139,8 @@ class Router:
         Raises: InfeasiblePolicyError before anything is spent.
         """
         with progress_bar(len(requests), "calls", show=progress) as advance:
-            job = self._batch(requests, policy, kwargs, advance)
-            return run_batch(self._desk, job, _checked_concurrency(concurrency))
+            job = self._engine.batch(requests, policy, kwargs, advance)
+            return run_batch(self._engine.desk, job, _checked_concurrency(concurrency))
 
     async def acomplete_batch(
         self,
@@ -198,27 +156,27 @@ class Router:
 
         concurrency = _checked_concurrency(concurrency)
         with progress_bar(len(requests), "calls", show=progress) as advance:
-            job = await asyncio.to_thread(self._batch, requests, policy, kwargs, advance)
-            return await arun_batch(self._desk, job, concurrency, self._store_thread())
+            job = await asyncio.to_thread(self._engine.batch, requests, policy, kwargs, advance)
+            return await arun_batch(
+                self._engine.desk, job, concurrency, self._engine.store_thread()
+            )
 
     def batch_completion(self, *args: Any, **kwargs: Any) -> list[Any]:
         """`complete_batch` under the signature of `litellm.batch_completion`."""
         given = by_name(BATCH_COMPLETION, args, kwargs)
         workers = int(given.pop("max_workers", None) or 16)
-        messages = given.pop("messages", None) or []
+        messages: Sequence[Any] = given.pop("messages", None) or []
         return self.complete_batch(
             [{"messages": list(item)} for item in messages], concurrency=workers, **given
         )
 
-    def plan(
-        self, requests: Sequence[Any], *, policy: Policy | None = None, **kwargs: Any
-    ) -> Plan:
+    def plan(self, requests: Sequence[Any], *, policy: Policy | None = None, **kwargs: Any) -> Plan:
         """Decide a batch and spend nothing.
 
         Raises: NotTrainedError before the first fit, NoCandidateError, InfeasiblePolicyError.
         """
-        read = [self._read_item(item, kwargs) for item in requests]
-        return plan_requests(self._desk.decider, self._state, read, policy)
+        read = [self._engine.read_item(item, kwargs) for item in requests]
+        return plan_requests(self._engine.desk.decider, self._engine.state, read, policy)
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -228,23 +186,24 @@ class Router:
         Args:
             reference: the response (or stream), a decision id, or the response's own id.
             score: in [0, 1]; True and False are 1 and 0.
+            source: who says so; a decision holds one score per source.
 
         Returns: whether anything changed.
 
         Raises: ValueError for a score outside [0, 1], UnknownDecisionError.
         """
         outcome = Outcome(
-            decision_id=self._store.find(_reference(reference)),
+            decision_id=self._engine.store.find(_reference(reference)),
             score=check_score(score),
             source=source,
             created_at=datetime.now(tz=UTC),
         )
-        changed = self._store.add_outcomes([outcome]) > 0
-        self._count_labels()
-        self._housekeeper.ensure()
+        changed = self._engine.store.add_outcomes([outcome]) > 0
+        self._engine.count_labels()
+        self._engine.housekeeper.ensure()
         return changed
 
-    def probe(
+    def probe(  # noqa: PLR0913  # the face: each is an everyday choice
         self,
         queries: Sequence[Any],
         references: Sequence[Any] | None = None,
@@ -263,21 +222,24 @@ class Router:
             tasks: one per query.
             grader: grades these answers instead of the task's configured grader; a function
                 (text, reference) -> score is fine.
+            concurrency: calls at the same time, at least 1.
+            progress: draw a progress bar on standard error.
+            kwargs: arguments of every call.
         """
-        requests = self._probe_requests(queries, references, tasks, kwargs)
+        requests = self._engine.probe_requests(queries, references, tasks, kwargs)
         tally = ProbeTally()
         work = probe_tasks(
-            self._state,
+            self._engine.state,
             requests,
             tally,
             grader=None if grader is None else as_grader(grader),
             batch_id=new_id(),
         )
         with progress_bar(len(work), "probes", show=progress) as advance:
-            job = BatchJob.of_tasks(self._state, work, advance)
-            results = run_batch(self._desk, job, _checked_concurrency(concurrency))
+            job = BatchJob.of_tasks(self._engine.state, work, advance)
+            results = run_batch(self._engine.desk, job, _checked_concurrency(concurrency))
         self.flush()
-        n_skipped = len(requests) * len(self._state.candidates) - len(work)
+        n_skipped = len(requests) * len(self._engine.state.candidates) - len(work)
         return tally.report(len(requests), n_skipped, results)
 
     def import_outcomes(self, path: str | Path) -> ImportReport:
@@ -286,31 +248,26 @@ class Router:
         Importing the same file again changes nothing. Raises: ConfigError for a file with errors.
         """
         report = import_table(
-            path, self._store, self._state, count_text=self._client.count_text
+            path, self._engine.store, self._engine.state, count_text=self._engine.client.count_text
         )
-        self._count_labels()
+        self._engine.count_labels()
         return report
 
     def retrain(self) -> RetrainReport:
         """Refit on the log, and publish the result unless it is worse; takes over what is new."""
-        self.flush()
-        settings = self._refit_settings()
-        report = refit(self._store, self._state.candidates, settings)
-        self._clock.tried(self._store.n_graded())
-        self._take_over()
-        return report
+        return self._engine.retrain()
 
     # -- looking ----------------------------------------------------------------------------
 
     def front(self) -> reports.PublishedFront:
         """Return the front of recent traffic. Raises: NotTrainedError before the first fit."""
-        snapshot = self._state.snapshot
+        snapshot = self._engine.state.snapshot
         if snapshot is None:
             raise NotTrainedError(
-                f"{self._state.unfit_reason}: there is no front yet; probe, give feedback or "
-                "import outcomes, then `retrain`",
-                n_labels=self._state.n_labels,
-                min_labels=self._state.min_labels,
+                f"{self._engine.state.unfit_reason}: there is no front yet; probe, give feedback "
+                "or import outcomes, then `retrain`",
+                n_labels=self._engine.state.n_labels,
+                min_labels=self._engine.state.min_labels,
             )
         return reports.published_front(snapshot)
 
@@ -320,33 +277,41 @@ class Router:
         """Say what would be done with a request, and why; calls and logs nothing."""
         if text is not None:
             messages = [{"role": "user", "content": text}]
-        request = self._read(kwargs.pop("model", AUTO), messages, kwargs)
+        request = self._engine.read(kwargs.pop("model", AUTO), messages, kwargs)
         request = replace(request, routed=True)
-        state = self._state if self._state.mode == "route" else replace(self._state, mode="route")
-        estimates, _ = self._desk.decider.estimates(state, [request])
-        decided = self._desk.decider.decide(state, request)
+        state = (
+            self._engine.state
+            if self._engine.state.mode == "route"
+            else replace(self._engine.state, mode="route")
+        )
+        estimates, _ = self._engine.desk.decider.estimates(state, [request])
+        decided = self._engine.desk.decider.decide(state, request)
         return reports.explain(state, estimates, decided, request.query)
 
     @cached_property
     def history(self) -> History:
         """What people ask of the log."""
-        return History(self._store)
+        return History(self._engine.store)
 
     def check(self) -> list[str]:
         """Return remarks on what is missing or weak in this set-up; an empty list is good."""
         from optllm_router.router.checks import remarks
 
-        return remarks(self.config, self._state, self._store)
+        return remarks(self.config, self._engine.state, self._engine.store)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The LLMs that are chosen from, with prices and limits."""
-        return self._state.candidates
+        return self._engine.state.candidates
 
     @property
     def model_list(self) -> list[dict[str, Any]]:
         """The candidates in the form of `litellm.Router.model_list`, "auto" first."""
-        names = [AUTO, *sorted(self._routed), *(c.name for c in self._state.candidates)]
+        names = [
+            AUTO,
+            *sorted(self._engine.route_models),
+            *(c.name for c in self._engine.state.candidates),
+        ]
         return [{"model_name": name, "litellm_params": {"model": name}} for name in names]
 
     @property
@@ -358,168 +323,17 @@ class Router:
 
     def flush(self, timeout_s: float = 30.0) -> int:
         """Wait for grading and late writes; return how many writes are still waiting."""
-        left = self._writer.flush(timeout_s)
-        self._count_labels()
-        return left
+        return self._engine.flush(timeout_s)
 
     def close(self) -> int:
         """Write what waits and release everything; return how many writes were lost."""
-        if self._closed:
-            return 0
-        self._closed = True
-        self._housekeeper.stop()
-        left = self._writer.close()
-        for executor in self._threads.values():
-            executor.shutdown()
-        self._store.close()
-        return left
+        return self._engine.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    # -- inside -----------------------------------------------------------------------------
-
-    def _read(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
-        self._housekeeper.ensure()
-        request = read_request(
-            model,
-            messages,
-            kwargs,
-            route_models=self._routed,
-            count_tokens=self._client.count_tokens,
-        )
-        if not request.routed and request.requested not in self._warned_pins:
-            self._warn_of_pin(request.requested)
-        return request
-
-    def _read_item(self, item: Any, common: Mapping[str, Any]) -> Request:
-        arguments = {**common, **item_arguments(item)}
-        return self._read(arguments.pop("model", AUTO), arguments.pop("messages", None), arguments)
-
-    def _read_or_error(self, item: Any, common: Mapping[str, Any]) -> Request | Exception:
-        try:
-            return self._read_item(item, common)
-        except ConfigError as error:
-            return error
-
-    def _batch(
-        self, items: Sequence[Any], policy: Policy | None, common: Mapping[str, Any], advance: Any
-    ) -> BatchJob:
-        return prepare_batch(
-            self._desk.decider,
-            self._state,
-            [self._read_or_error(item, common) for item in items],
-            policy,
-            batch_id=str(common.get("batch_id") or new_id()),
-            on_done=advance,
-        )
-
-    def _probe_requests(
-        self,
-        queries: Sequence[Any],
-        references: Sequence[Any] | None,
-        tasks: Sequence[str] | None,
-        common: Mapping[str, Any],
-    ) -> list[Request]:
-        for name, values in (("references", references), ("tasks", tasks)):
-            if values is not None and len(values) != len(queries):
-                raise ConfigError(
-                    f"{len(values)} {name} for {len(queries)} queries: pass one per query"
-                )
-        read = []
-        for i, item in enumerate(queries):
-            own = item_arguments(item)
-            if references is not None:
-                own["reference"] = references[i]
-            if tasks is not None:
-                own["task"] = tasks[i]
-            read.append(self._read_item(own, common))
-        return read
-
-    def _warn_of_pin(self, name: str) -> None:
-        self._warned_pins.add(name)
-        if self._state.position(name) >= 0 and self._state.mode == "route":
-            logger.warning(
-                "%r names a candidate and was called as asked (a pin): pass model='auto', or add "
-                "it to `route_models`, to have such calls routed",
-                name,
-            )
-
-    def _store_thread(self) -> ThreadPoolExecutor:
-        """The one thread of this process on which async calls use the store."""
-        pid = os.getpid()
-        if pid not in self._threads:
-            with self._swap:
-                self._threads.setdefault(
-                    pid, ThreadPoolExecutor(1, thread_name_prefix="optllm-store")
-                )
-        return self._threads[pid]
-
-    def _refit_settings(self) -> RefitSettings:
-        return RefitSettings(
-            n_bootstraps=self.config.predictor.n_bootstraps,
-            seed=self.config.predictor.seed,
-            min_labels=self.config.retrain.min_labels,
-        )
-
-    def _keep_house(self) -> None:
-        """Take over a newly published predictor; refit when it is due."""
-        if self._store.current_predictor() != _version(self._state):
-            self._take_over()
-        n_graded = self._store.n_graded()
-        self._set_labels(n_graded)
-        fitted = self._state.snapshot is not None
-        if self.config.retrain.enabled and self._clock.is_due(n_graded, fitted=fitted):
-            self._clock.tried(n_graded)
-            self._refit_aside()
-
-    def _refit_aside(self) -> None:
-        settings, state = self._refit_settings(), self._state
-        if self._store.url.endswith(("://", ":memory:")):
-            report = refit(self._store, state.candidates, settings)
-        else:
-            report = refit_in_child(
-                self._store.url, state.candidates, settings, price_version=state.price_version
-            )
-        self._writer.log_event("refit", report.reason, {"n_labels": report.n_labels})
-        self._take_over()
-
-    def _take_over(self) -> None:
-        """Serve with the published predictor from the next call on."""
-        if self._store.current_predictor() == _version(self._state):
-            return
-        snapshot = load_current(self._store)
-        with self._swap:
-            self._state = replace(self._state, snapshot=snapshot, prices={})
-
-    def _count_labels(self) -> None:
-        self._set_labels(self._store.n_graded())
-
-    def _set_labels(self, n_labels: int) -> None:
-        with self._swap:
-            self._state = replace(self._state, n_labels=n_labels)
-
-
-def _litellm_client() -> Client:
-    from optllm_router.completion.litellm_client import LiteLLMClient
-
-    return LiteLLMClient()
-
-
-def _candidates(client: Client, config: Config) -> tuple[Candidate, ...]:
-    """Describe the configured candidates. Raises: UnpricedCandidateError."""
-    known = tuple(client.candidate(c.model, c.overrides()) for c in config.candidates)
-    for candidate in known:
-        if candidate.price is None and candidate.worst_case_nusd is None:
-            raise UnpricedCandidateError(candidate.name)
-    return known
-
-
-def _version(state: RouterState) -> str | None:
-    return state.snapshot.version if state.snapshot is not None else None
 
 
 def _reference(reference: Any) -> str:

@@ -122,7 +122,9 @@ BATCH_COMPLETION: tuple[str, ...] = (
 )
 
 
-def by_name(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def by_name(
+    names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
     """Bind positional arguments to names.
 
     Raises: TypeError as a function would, for too many or repeated arguments.

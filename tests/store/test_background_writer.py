@@ -255,6 +255,7 @@ def test_many_threads_lose_nothing(store, writer):
     assert 800 == len(set(messages(store)))
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork with threads
 def test_a_forked_child_writes_its_own_and_leaves_the_parents_alone(store, writer):
     may_go = threading.Event()
     writer.write(lambda _store: may_go.wait(30))

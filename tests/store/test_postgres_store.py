@@ -6,12 +6,10 @@ import os
 
 import pytest
 
-pytest.register_assert_rewrite("optllm_router.testing.store_suite")
-
-from optllm_router.errors import SchemaVersionError  # noqa: E402
-from optllm_router.store import schema  # noqa: E402
-from optllm_router.store.sql import open_store  # noqa: E402
-from optllm_router.testing.store_suite import StoreSuite  # noqa: E402
+from optllm_router.errors import SchemaVersionError
+from optllm_router.store import schema
+from optllm_router.store.sql import open_store
+from optllm_router.testing.store_suite import StoreSuite
 
 URL = os.environ.get("OPTLLM_TEST_POSTGRES_URL", "")
 if not URL:

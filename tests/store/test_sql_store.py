@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("optllm_router.testing.store_suite")
-
-from optllm_router.store.sql import open_store  # noqa: E402
-from optllm_router.testing.store_suite import StoreSuite  # noqa: E402
+from optllm_router.store.sql import open_store
+from optllm_router.testing.store_suite import StoreSuite
 
 
 class TestSqliteFile(StoreSuite):

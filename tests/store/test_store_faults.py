@@ -314,6 +314,7 @@ def test_a_full_disk_log_is_synced_at_every_commit(file):
     assert (2, "wal") == (level, mode)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork with threads
 def test_a_forked_child_and_its_parent_write_to_the_same_log(store):
     record(store, 1)
     child = os.fork()

@@ -29,17 +29,15 @@ class Cells:
     allowed: Bools | None
     largest_usd: float
 
-    def columns_first(self, rows: slice | Ints, scale: float = 1.0) -> tuple[Floats, Floats]:
-        """Return copies (n_columns, n_rows) of prob and scaled cost; forbidden: 0 and infinite."""
-        prob = np.array(self.prob[rows].T, order="C")
-        cost = self.cost_usd[rows].T
+    def scaled(self, rows: slice | Ints, scale: float = 1.0) -> tuple[Floats, Floats]:
+        """Return prob and scaled cost of some rows; forbidden cells: -1 and infinite."""
+        prob, cost = self.prob[rows], self.cost_usd[rows]
         if self.allowed is None:
-            return prob, np.multiply(cost, scale, order="C")
-        usable = self.allowed[rows].T
-        scaled = np.full_like(prob, np.inf)
-        np.multiply(cost, scale, out=scaled, where=usable)
-        prob[~usable] = 0.0
-        return prob, scaled
+            return prob, cost * scale
+        usable = self.allowed[rows]
+        dear = np.full_like(cost, np.inf)
+        np.multiply(cost, scale, out=dear, where=usable)
+        return np.where(usable, prob, -1.0), dear
 
     def picked(self, values: Floats, choice: Ints) -> Floats:
         """Return the cell of each query's chosen column, (n_queries,)."""

@@ -37,7 +37,7 @@ class Chain:
     taken: Ints
 
 
-def merged(cells: Cells, start: Codes, steps: Steps) -> Chain:
+def merged(cells: Cells, hulls: tuple[Codes, Steps]) -> Chain:
     """Merge the steps, the steepest first, equal slopes by query; add up cost and accuracy.
 
     Points that floats cannot tell apart become one: of equal costs the most accurate stays, then
@@ -45,17 +45,17 @@ def merged(cells: Cells, start: Codes, steps: Steps) -> Chain:
 
     Args:
         cells: the matrices.
-        start: (n_queries,), the cheapest column of each query.
-        steps: every hull in its order, the queries as they come.
+        hulls: the cheapest column of each query, (n_queries,), and the steps in query order.
     """
-    order = _steepest_first(steps)
+    start, steps = hulls
+    order = _steepest_first(steps.slope)
     ordered = Steps(
         query=steps.query[order],
         source=steps.source[order],
         target=steps.target[order],
         slope=steps.slope[:0],  # the order says it all; `price` recomputes a slope from the cells
     )
-    del order
+    del order, steps, hulls  # on large batches the largest arrays: make room
     cost, accuracy = _running_totals(cells, start, ordered)
     accuracy /= max(start.size, 1)
     taken = _distinct(cost, accuracy)
@@ -64,13 +64,14 @@ def merged(cells: Cells, start: Codes, steps: Steps) -> Chain:
     return Chain(start=start, steps=ordered, cost_usd=cost, accuracy=accuracy, taken=taken)
 
 
-def _steepest_first(steps: Steps) -> Ints:
-    """Sort by falling slope, ties by query, a query's ties in the order of its hull."""
-    falling = -steps.slope
+def _steepest_first(slope: Floats) -> Ints:
+    """Sort by falling slope; ties keep their order, which the slower stable sort sees to."""
+    falling = -slope
     order = np.argsort(falling)
-    in_order = falling[order]
-    if (in_order[1:] == in_order[:-1]).any():
-        order = np.lexsort((steps.query, falling))  # stable, and slower than the sort above
+    falling_in_order = falling[order]
+    if (falling_in_order[1:] == falling_in_order[:-1]).any():
+        del order, falling_in_order
+        order = np.argsort(falling, kind="stable")
     return order
 
 
@@ -134,6 +135,8 @@ def _grid(bound: float) -> float:
 def _distinct(cost: Floats, accuracy: Floats) -> Ints:
     """Return the points to keep, so that both axes strictly increase."""
     dearer = np.append(cost[1:] > cost[:-1], True)
+    if dearer.all() and (accuracy[1:] > accuracy[:-1]).all():
+        return np.arange(cost.size)
     kept = np.flatnonzero(dearer)
     better = accuracy[kept]
     points: Ints = kept[np.append(True, better[1:] > better[:-1])]

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from optllm_router.core.front.cells import LARGEST_TOTAL_USD, Cells
-from optllm_router.core.front.hulls import Codes, pick_best
 from optllm_router.records import Bools, Floats, Ints
 
 _BLOCK_CELLS = 2**16
@@ -50,7 +49,7 @@ class _Moves:
     """For some queries the steepest improvement that fits by itself, (n_moves,) each."""
 
     query: Ints
-    column: Codes
+    column: Ints
     slope: Floats
 
 
@@ -81,9 +80,9 @@ def best_within(cells: Cells, usd: float) -> tuple[Ints, Bools]:
     """
     choices, missing = [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
     for rows in _row_blocks(np.arange(len(cells.prob)), cells):
-        prob, cost = cells.columns_first(rows)
-        best, column = pick_best(np.where(cost <= usd, prob, -1.0), cost, prob)
-        choices.append(column.astype(np.int64))
+        prob, cost = cells.scaled(rows)
+        best, column = _pick(np.where(cost <= usd, prob, -1.0), cost)
+        choices.append(column)
         missing.append(best < 0.0)
     return np.concatenate(choices), np.concatenate(missing)
 
@@ -123,14 +122,14 @@ def _moves(cells: Cells, choice: Ints, open_rows: Ints, left: _Money) -> _Moves:
 
 
 def _moves_of_block(cells: Cells, choice: Ints, rows: Ints, left: _Money) -> _Moves:
-    prob, cost = cells.columns_first(rows)
-    at = choice[rows]
-    here = (at, np.arange(rows.size))
+    prob, cost = cells.scaled(rows)
+    here = (np.arange(rows.size), choice[rows])
+    prob_here, cost_here = prob[here][:, None], cost[here][:, None]
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # forbidden: inf - inf
-        gain, extra = prob - prob[here], cost - cost[here]
+        gain, extra = prob - prob_here, cost - cost_here
         slope = np.where(extra > 0.0, gain / extra, np.inf)
-        usable = (gain > 0.0) & left.fits(cost[here], cost)
-    best, column = pick_best(np.where(usable, slope, -1.0), cost, prob)
+        usable = (gain > 0.0) & left.fits(cost_here, cost)
+    best, column = _pick(np.where(usable, slope, -1.0), cost)
     move = np.flatnonzero(best >= 0.0)
     return _Moves(query=rows[move], column=column[move], slope=best[move])
 
@@ -158,3 +157,12 @@ def _affordable(before: Floats, after: Floats, moves: Ints, left: _Money) -> tup
         if rest.high >= 0.0 or moves.size == 1:
             return moves, rest
         moves = moves[:-1]
+
+
+def _pick(key: Floats, cost: Floats) -> tuple[Floats, Ints]:
+    """Return each row's highest key and its column; ties to the cheaper, then to the first."""
+    best = key.max(axis=1)
+    among = key == best[:, None]
+    if np.count_nonzero(among) > best.size:
+        among &= cost == np.where(among, cost, np.inf).min(axis=1)[:, None]
+    return best, among.argmax(axis=1)

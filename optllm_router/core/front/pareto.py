@@ -51,8 +51,7 @@ def pareto_front(
         NoCandidateError: A row without any allowed column.
     """
     cells = checked(prob, cost_usd, allowed)
-    start, steps = hull_steps(cells)
-    return ParetoFront(_cells=cells, _chain=merged(cells, start, steps))
+    return ParetoFront(_cells=cells, _chain=merged(cells, hull_steps(cells)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

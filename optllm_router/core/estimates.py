@@ -1,0 +1,144 @@
+"""What is known of every query at every column before deciding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from optllm_router.core.cost import forecast_usd, worst_case_nusd
+from optllm_router.core.eligibility import reason_against
+from optllm_router.core.features import SparseText, shape_features
+from optllm_router.core.snapshot import Snapshot
+from optllm_router.records import Bools, Candidate, Floats, Ints, Query
+
+UNKNOWN_WORST = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimates:
+    """What is known of every query at every column before deciding, (n_queries, n_columns) each.
+
+    `prob` and `std` are NaN where nothing is learned. `worst_nusd` is the most a call can cost.
+    `able` says whether the column can serve the query at all, `allowed` whether it may be planned
+    with (able, labelled, and with a cost forecast); `reasons[i]` says why a column is not able.
+    """
+
+    columns: tuple[str, ...]
+    prob: Floats
+    std: Floats
+    cost_usd: Floats
+    worst_nusd: Ints
+    able: Bools
+    allowed: Bools
+    reasons: tuple[dict[str, str], ...]
+
+    @property
+    def n_queries(self) -> int:
+        """The number of queries."""
+        return int(self.prob.shape[0])
+
+    def rows(self, index: Ints) -> Estimates:
+        """Return the estimates of some of the queries."""
+        return Estimates(
+            columns=self.columns,
+            prob=self.prob[index],
+            std=self.std[index],
+            cost_usd=self.cost_usd[index],
+            worst_nusd=self.worst_nusd[index],
+            able=self.able[index],
+            allowed=self.allowed[index],
+            reasons=tuple(self.reasons[int(i)] for i in index),
+        )
+
+
+def estimate(
+    snapshot: Snapshot | None,
+    queries: Sequence[Query],
+    texts: Sequence[SparseText],
+    candidates: Sequence[Candidate],
+) -> Estimates:
+    """Estimate every query at every candidate.
+
+    Without a snapshot (nothing learned yet) `prob` is NaN and nothing is allowed, but costs, worst
+    cases and abilities are known.
+    """
+    prob, std, cost = _predictions(snapshot, queries, texts, candidates)
+    reasons = tuple(_reasons(candidates, query) for query in queries)
+    able = np.array(
+        [[candidate.name not in found for candidate in candidates] for found in reasons],
+        dtype=np.bool_,
+    ).reshape(len(queries), len(candidates))
+    worst = np.array([[_worst(c, q) for c in candidates] for q in queries], dtype=np.int64)
+    return Estimates(
+        columns=tuple(candidate.name for candidate in candidates),
+        prob=prob,
+        std=std,
+        cost_usd=cost,
+        worst_nusd=worst.reshape(able.shape),
+        able=able,
+        allowed=able & np.isfinite(prob) & np.isfinite(cost),
+        reasons=reasons,
+    )
+
+
+def _predictions(
+    snapshot: Snapshot | None,
+    queries: Sequence[Query],
+    texts: Sequence[SparseText],
+    candidates: Sequence[Candidate],
+) -> tuple[Floats, Floats, Floats]:
+    """Prob, std and cost, (n_queries, n_candidates), aligned with the candidates' order."""
+    shape = (len(queries), len(candidates))
+    tokens = np.array([query.n_prompt_tokens for query in queries], dtype=np.float64)
+    unknown = np.full(shape, np.nan)
+    if snapshot is None:
+        return unknown, unknown, forecast_usd(candidates, unknown, unknown, tokens)
+    tasks = [query.task for query in queries]
+    position = {name: i for i, name in enumerate(snapshot.columns)}
+    index = np.array([position.get(c.name, len(snapshot.columns)) for c in candidates])
+
+    def aligned(values: Floats) -> Floats:
+        return np.column_stack([values, np.full(len(queries), np.nan)])[:, index]
+
+    success = snapshot.predictor.predict_features(texts, tasks=tasks, shapes=_shapes(queries))
+    output = aligned(snapshot.output_tokens.predict(tokens, tasks))
+    output = np.minimum(output * _choices(queries)[:, None], _limits(queries)[:, None])
+    billed = aligned(snapshot.cost_usd.predict(tokens, tasks))
+    cost = forecast_usd(candidates, output, billed, tokens)
+    return aligned(success.prob), aligned(success.std), cost
+
+
+def _shapes(queries: Sequence[Query]) -> Floats:
+    rows = np.array(
+        [
+            (q.n_prompt_tokens, q.n_turns, q.n_tools, q.n_images, float(q.wants_json))
+            for q in queries
+        ],
+        dtype=np.float64,
+    ).reshape(len(queries), 5)
+    return shape_features(*rows.T)
+
+
+def _choices(queries: Sequence[Query]) -> Floats:
+    return np.array([query.n_choices for query in queries], dtype=np.float64)
+
+
+def _limits(queries: Sequence[Query]) -> Floats:
+    """The callers' own output limits, infinite where there is none."""
+    limits = [
+        query.max_output_tokens * query.n_choices if query.max_output_tokens else np.inf
+        for query in queries
+    ]
+    return np.array(limits, dtype=np.float64)
+
+
+def _reasons(candidates: Sequence[Candidate], query: Query) -> dict[str, str]:
+    found = {candidate.name: reason_against(candidate, query) for candidate in candidates}
+    return {name: reason for name, reason in found.items() if reason is not None}
+
+
+def _worst(candidate: Candidate, query: Query) -> int:
+    worst = worst_case_nusd(candidate, query)
+    return int(UNKNOWN_WORST) if worst is None else worst

@@ -1,0 +1,74 @@
+"""Fits what one publication holds: predictor, cost forecasts, optimism, traffic, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from optllm_router.core.cost import AmountForecast, forecast_usd
+from optllm_router.core.snapshot import MAX_TRAFFIC, Snapshot, TrainingSet, fit_optimism
+from optllm_router.core.success import SuccessPredictor
+from optllm_router.records import Candidate, Floats
+
+
+def fit_snapshot(
+    training: TrainingSet,
+    candidates: Sequence[Candidate],
+    *,
+    version: str,
+    n_bootstraps: int = 50,
+    seed: int = 0,
+) -> Snapshot:
+    """Fit everything that one publication holds; `candidates` are the columns, in their order.
+
+    Raises: ValueError when no score is observed.
+    """
+    predictor = SuccessPredictor(n_bootstraps, seed).fit_features(
+        training.texts,
+        training.scores,
+        tasks=training.tasks,
+        shapes=training.shapes,
+        groups=training.groups,
+    )
+    tokens = AmountForecast.fit(training.output_tokens, training.prompt_tokens, training.tasks)
+    billed = AmountForecast.fit(training.cost_usd, training.prompt_tokens, training.tasks)
+    cost = forecast_usd(
+        candidates,
+        tokens.predict(training.prompt_tokens, training.tasks),
+        billed.predict(training.prompt_tokens, training.tasks),
+        training.prompt_tokens,
+    )
+    out_of_bag = predictor.oob_
+    if out_of_bag is None:
+        raise ValueError("the predictor kept no out-of-bag estimates")
+    newest = slice(max(0, len(training.texts) - MAX_TRAFFIC), None)
+    return Snapshot(
+        version=version,
+        columns=training.columns,
+        predictor=predictor,
+        output_tokens=tokens,
+        cost_usd=billed,
+        optimism=fit_optimism(out_of_bag.prob, cost, training.scores),
+        traffic_prob=out_of_bag.prob[newest],
+        traffic_cost_usd=cost[newest],
+        column_score=_column_means(training.scores),
+        metrics=_metrics(out_of_bag.prob, training.scores),
+    )
+
+
+def _metrics(prob: Floats, scores: Floats) -> dict[str, float | int]:
+    """Out-of-bag figures of a fit: Brier score, that of the columns' means, label counts."""
+    error = (prob - scores) ** 2
+    baseline = (_column_means(scores) - scores) ** 2
+    return {
+        "n_queries": int(scores.shape[0]),
+        "n_labels": int((~np.isnan(scores)).sum()),
+        "brier": float(np.nanmean(error)),
+        "brier_of_means": float(np.nanmean(baseline)),
+    }
+
+
+def _column_means(scores: Floats) -> Floats:
+    n = (~np.isnan(scores)).sum(axis=0)
+    return np.where(n > 0, np.nansum(scores, axis=0) / np.maximum(n, 1), np.nan)

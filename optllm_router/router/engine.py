@@ -1,0 +1,252 @@
+"""What a router is composed of, and how long it lives.
+
+The engine owns the client, the store, the background writer and the state that decisions are made
+from; it reads requests, swaps the state when a new predictor is published, and closes everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from optllm_router.completion.base import Client
+from optllm_router.config import Config, build_policy
+from optllm_router.core.policy import Policy
+from optllm_router.dispatch.calls import Desk
+from optllm_router.dispatch.deciding import Decider, RouterState
+from optllm_router.dispatch.journal import Journal
+from optllm_router.dispatch.prepare import prepare_batch
+from optllm_router.dispatch.privacy import Privacy
+from optllm_router.dispatch.requests import AUTO, Request, item_arguments, read_request
+from optllm_router.dispatch.workers import BatchJob
+from optllm_router.errors import ConfigError, UnpricedCandidateError
+from optllm_router.grading import graders_from_config
+from optllm_router.learning import RefitSettings, RetrainReport, load_current, refit, refit_in_child
+from optllm_router.records import Candidate
+from optllm_router.router.housekeeping import Housekeeper, RefitClock
+from optllm_router.store.background import BackgroundWriter
+from optllm_router.store.ids import new_id
+from optllm_router.store.sql import open_store
+
+logger = logging.getLogger("optllm_router")
+
+
+class Engine:
+    """Composition and lifetime of one router; see the module's docstring.
+
+    Raises: ConfigError, UnpricedCandidateError, StoreError; before any call is made.
+    """
+
+    def __init__(self, config: Config, client: Client | None) -> None:
+        self.config = config
+        self.client = client if client is not None else _litellm_client()
+        known = _candidates(self.client, config)
+        policy = build_policy(config)
+        graders = graders_from_config(config.graders)
+        self.store = open_store(config.store, durability=config.durability)
+        self.writer = BackgroundWriter(self.store, capacity=100_000)
+        self.desk = Desk(
+            client=self.client,
+            journal=Journal(self.store, self.writer),
+            writer=self.writer,
+            decider=Decider(self.client),
+            graders=graders,
+        )
+        self.state = RouterState(
+            candidates=known,
+            default=config.default,
+            policy=policy,
+            mode=config.mode,
+            privacy=Privacy(config.prompts, config.feature_key),
+            price_version=self.store.price_version({c.name: c.price for c in known}),
+            min_labels=config.retrain.min_labels,
+            snapshot=load_current(self.store),
+            n_labels=self.store.n_graded(),
+        )
+        self.route_models = frozenset(config.route_models)
+        self.housekeeper = Housekeeper(self._keep_house)
+        self._clock = RefitClock(
+            every_outcomes=config.retrain.every_outcomes,
+            every_s=config.retrain.every_s,
+            min_labels=config.retrain.min_labels,
+        )
+        self._warned_pins: set[str] = set()
+        self._threads: dict[int, ThreadPoolExecutor] = {}
+        self._swap = threading.Lock()
+        self._closed = False
+
+    def read(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
+        """Read one call's arguments. Raises: ConfigError."""
+        self.housekeeper.ensure()
+        request = read_request(
+            model,
+            messages,
+            kwargs,
+            route_models=self.route_models,
+            count_tokens=self.client.count_tokens,
+        )
+        if not request.routed and request.requested not in self._warned_pins:
+            self._warn_of_pin(request.requested)
+        return request
+
+    def read_item(self, item: Any, common: Mapping[str, Any]) -> Request:
+        """Read one batch item; its own arguments win over the common ones. Raises: ConfigError."""
+        arguments = {**common, **item_arguments(item)}
+        return self.read(arguments.pop("model", AUTO), arguments.pop("messages", None), arguments)
+
+    def read_or_error(self, item: Any, common: Mapping[str, Any]) -> Request | Exception:
+        """Read one batch item, or return what is wrong with it."""
+        try:
+            return self.read_item(item, common)
+        except ConfigError as error:
+            return error
+
+    def batch(
+        self, items: Sequence[Any], policy: Policy | None, common: Mapping[str, Any], advance: Any
+    ) -> BatchJob:
+        """Read and plan a batch. Raises: InfeasiblePolicyError before anything is spent."""
+        return prepare_batch(
+            self.desk.decider,
+            self.state,
+            [self.read_or_error(item, common) for item in items],
+            policy,
+            batch_id=str(common.get("batch_id") or new_id()),
+            on_done=advance,
+        )
+
+    def probe_requests(
+        self,
+        queries: Sequence[Any],
+        references: Sequence[Any] | None,
+        tasks: Sequence[str] | None,
+        common: Mapping[str, Any],
+    ) -> list[Request]:
+        """Read the queries of a probe. Raises: ConfigError."""
+        for name, values in (("references", references), ("tasks", tasks)):
+            if values is not None and len(values) != len(queries):
+                raise ConfigError(
+                    f"{len(values)} {name} for {len(queries)} queries: pass one per query"
+                )
+        read = []
+        for i, item in enumerate(queries):
+            own = item_arguments(item)
+            if references is not None:
+                own["reference"] = references[i]
+            if tasks is not None:
+                own["task"] = tasks[i]
+            read.append(self.read_item(own, common))
+        return read
+
+    def store_thread(self) -> ThreadPoolExecutor:
+        """The one thread of this process on which async calls use the store."""
+        pid = os.getpid()
+        if pid not in self._threads:
+            with self._swap:
+                self._threads.setdefault(
+                    pid, ThreadPoolExecutor(1, thread_name_prefix="optllm-store")
+                )
+        return self._threads[pid]
+
+    def retrain(self) -> RetrainReport:
+        """Refit on the log here and now, and take over what is published."""
+        self.flush()
+        report = refit(self.store, self.state.candidates, self._refit_settings())
+        self._clock.tried(self.store.n_graded())
+        self.take_over()
+        return report
+
+    def flush(self, timeout_s: float = 30.0) -> int:
+        """Wait for grading and late writes; return how many writes are still waiting."""
+        left = self.writer.flush(timeout_s)
+        self.count_labels()
+        return left
+
+    def close(self) -> int:
+        """Write what waits and release everything; return how many writes were lost."""
+        if self._closed:
+            return 0
+        self._closed = True
+        self.housekeeper.stop()
+        left = self.writer.close()
+        for executor in self._threads.values():
+            executor.shutdown()
+        self.store.close()
+        return left
+
+    def take_over(self) -> None:
+        """Serve with the published predictor from the next call on."""
+        if self.store.current_predictor() == _version(self.state):
+            return
+        snapshot = load_current(self.store)
+        with self._swap:
+            self.state = replace(self.state, snapshot=snapshot, prices={})
+
+    def count_labels(self) -> None:
+        """Look up how many decisions are graded."""
+        self._set_labels(self.store.n_graded())
+
+    def _warn_of_pin(self, name: str) -> None:
+        self._warned_pins.add(name)
+        if self.state.position(name) >= 0 and self.state.mode == "route":
+            logger.warning(
+                "%r names a candidate and was called as asked (a pin): pass model='auto', or add "
+                "it to `route_models`, to have such calls routed",
+                name,
+            )
+
+    def _refit_settings(self) -> RefitSettings:
+        return RefitSettings(
+            n_bootstraps=self.config.predictor.n_bootstraps,
+            seed=self.config.predictor.seed,
+            min_labels=self.config.retrain.min_labels,
+        )
+
+    def _keep_house(self) -> None:
+        """Take over a newly published predictor; refit when it is due."""
+        if self.store.current_predictor() != _version(self.state):
+            self.take_over()
+        n_graded = self.store.n_graded()
+        self._set_labels(n_graded)
+        fitted = self.state.snapshot is not None
+        if self.config.retrain.enabled and self._clock.is_due(n_graded, fitted=fitted):
+            self._clock.tried(n_graded)
+            self._refit_aside()
+
+    def _refit_aside(self) -> None:
+        settings, state = self._refit_settings(), self.state
+        if self.store.url.endswith(("://", ":memory:")):
+            report = refit(self.store, state.candidates, settings)
+        else:
+            report = refit_in_child(
+                self.store.url, state.candidates, settings, price_version=state.price_version
+            )
+        self.writer.log_event("refit", report.reason, {"n_labels": report.n_labels})
+        self.take_over()
+
+    def _set_labels(self, n_labels: int) -> None:
+        with self._swap:
+            self.state = replace(self.state, n_labels=n_labels)
+
+
+def _litellm_client() -> Client:
+    from optllm_router.completion.litellm_client import LiteLLMClient
+
+    return LiteLLMClient()
+
+
+def _candidates(client: Client, config: Config) -> tuple[Candidate, ...]:
+    """Describe the configured candidates. Raises: UnpricedCandidateError."""
+    known = tuple(client.candidate(c.model, c.overrides()) for c in config.candidates)
+    for candidate in known:
+        if candidate.price is None and candidate.worst_case_nusd is None:
+            raise UnpricedCandidateError(candidate.name)
+    return known
+
+
+def _version(state: RouterState) -> str | None:
+    return state.snapshot.version if state.snapshot is not None else None
