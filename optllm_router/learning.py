@@ -4,8 +4,8 @@ The gate: a new predictor is published unless, on the labels that arrived since 
 fitted, it is worse by more than one standard error of the paired difference. There the current one
 predicts afresh and the new one out of bag, so neither has seen the label it is judged on.
 
-A background refit is this module run as a child process (`python -m optllm_router.learning`, its
-settings as JSON on standard input), so that a fit never takes the serving process's time.
+A background refit is `main` run in a child process (its settings as JSON on standard input), so
+that a fit never takes the serving process's time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,10 @@ from optllm_router.store.base import Store
 logger = logging.getLogger("optllm_router")
 
 MIN_JUDGED = 20
+_CHILD = (  # finds this package even where it is imported from a source tree
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from optllm_router.learning import main; main()"
+)
 CHILD_TIMEOUT_S = 900.0
 
 
@@ -271,7 +276,7 @@ def refit_in_child(
         ],
     }
     child = subprocess.run(
-        [sys.executable, "-m", "optllm_router.learning"],
+        [sys.executable, "-c", _CHILD, str(Path(__file__).parents[1])],
         input=json.dumps(order),
         capture_output=True,
         text=True,
@@ -306,6 +311,3 @@ def main() -> None:
         store.close()
     sys.stdout.write(json.dumps(report.to_dict()))
 
-
-if __name__ == "__main__":
-    main()

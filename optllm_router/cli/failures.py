@@ -47,7 +47,8 @@ class Commands(TyperGroup):
 def _tell(ctx: Any, error: Exception, text: str) -> None:
     if ctx.params.get("debug"):
         traceback.print_exception(error)
-    say(f"error: {text}")
+    for line in text.splitlines():  # a settings file may have several mistakes
+        say(f"error: {line}")
 
 
 def _described(error: OSError) -> str:

@@ -60,6 +60,13 @@ def stdout_console() -> Console:
     return Console(file=sys.stdout, width=None if known else WIDTH_OF_A_PIPE)
 
 
+def stderr_console() -> Console:
+    """Return a console on standard error."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr)
+
+
 def table(
     headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, title: str = ""
 ) -> RenderableType:

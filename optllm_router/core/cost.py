@@ -9,7 +9,9 @@ itself predicted in the same way.
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,14 +20,24 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from optllm_router.records import NANO_PER_USD, Candidate, Floats, Ints, Query, TokenPrice, Usage
+from optllm_router.records import (
+    NANO_PER_USD,
+    Candidate,
+    Floats,
+    Ints,
+    PriceTier,
+    Query,
+    TokenPrice,
+    Usage,
+)
 
 PROMPT_MARGIN = 1.3
 PROMPT_MARGIN_TOKENS = 64
 DEFAULT_OUTPUT_TOKENS = 256.0
+MAX_TASKS = 256
 TASK_STRENGTH = 10.0
 SLOPE_STRENGTH = 10.0
-_NANO_PER_PRICE = Decimal(NANO_PER_USD) / Decimal(1_000_000)  # USD per 1M -> nano-USD per token
+_NANO_PER_PRICE = NANO_PER_USD // 1_000_000  # USD per 1M -> nano-USD per token
 
 
 def cost_nusd(usage: Usage, price: TokenPrice) -> int:
@@ -39,13 +51,22 @@ def cost_nusd(usage: Usage, price: TokenPrice) -> int:
     cached = min(usage.cached_tokens, usage.prompt_tokens)
     written = min(usage.cache_write_tokens, usage.prompt_tokens - cached)
     plain = usage.prompt_tokens - cached - written
-    total = (
-        plain * rate_in
-        + cached * rate_cached
-        + written * rate_write
-        + usage.completion_tokens * rate_out
+    return _bill_nusd(
+        (plain, rate_in),
+        (cached, rate_cached),
+        (written, rate_write),
+        (usage.completion_tokens, rate_out),
     )
-    return math.ceil(total * _NANO_PER_PRICE)
+
+
+def _bill_nusd(*components: tuple[int, Decimal]) -> int:
+    """The ceiling of the exact sum of tokens x rate; in integers, since Decimals round too."""
+    total, denominator = 0, 1
+    for tokens, rate in components:
+        dividend, divisor = rate.as_integer_ratio()
+        total = total * divisor + int(tokens) * dividend * denominator
+        denominator *= divisor
+    return -(-total * _NANO_PER_PRICE // denominator)
 
 
 def usd_to_nusd(usd: float | Decimal | str) -> int:
@@ -53,7 +74,8 @@ def usd_to_nusd(usd: float | Decimal | str) -> int:
 
     A float stands for its shortest decimal text: 0.1 is a tenth of a dollar.
     """
-    return math.ceil(Decimal(str(usd)) * NANO_PER_USD)
+    dividend, divisor = Decimal(str(usd)).as_integer_ratio()
+    return -(-dividend * NANO_PER_USD // divisor)
 
 
 def worst_case_nusd(candidate: Candidate, query: Query) -> int | None:
@@ -69,7 +91,7 @@ def worst_case_nusd(candidate: Candidate, query: Query) -> int | None:
     prompt = math.ceil(query.n_prompt_tokens * PROMPT_MARGIN) + PROMPT_MARGIN_TOKENS
     output = output_limit(candidate, query) * max(query.n_choices, 1)
     rate_in, rate_out = _dearest_rates(candidate.price, prompt)
-    return math.ceil((prompt * rate_in + output * rate_out) * _NANO_PER_PRICE)
+    return _bill_nusd((prompt, rate_in), (output, rate_out))
 
 
 def output_limit(candidate: Candidate, query: Query) -> int:
@@ -112,11 +134,15 @@ def _rates(price: TokenPrice, prompt_tokens: int) -> tuple[Decimal, Decimal, Dec
 
 
 def _dearest_rates(price: TokenPrice, prompt_tokens: int) -> tuple[Decimal, Decimal]:
-    tiers = [tier for tier in price.tiers if prompt_tokens > tier.above_tokens]
-    extra = [price.cache_write_per_1m] if price.cache_write_per_1m is not None else []
+    """The highest input rate (cached, written or plain) and output rate up to that many tokens."""
+    met: list[TokenPrice | PriceTier] = [price]
+    met += [tier for tier in price.tiers if prompt_tokens > tier.above_tokens]
+    rates_in = [price.cache_write_per_1m]
+    for rates in met:
+        rates_in += [rates.input_per_1m, rates.cached_input_per_1m]
     return (
-        max([price.input_per_1m, *extra, *(tier.input_per_1m for tier in tiers)]),
-        max([price.output_per_1m, *(tier.output_per_1m for tier in tiers)]),
+        max(rate for rate in rates_in if rate is not None),
+        max(rates.output_per_1m for rates in met),
     )
 
 
@@ -124,8 +150,9 @@ def _dearest_rates(price: TokenPrice, prompt_tokens: int) -> tuple[Decimal, Deci
 class AmountForecast:
     """A non-negative amount per column (output tokens, or USD) from prompt length and task.
 
-    `level` and `slope` are (n_columns,), `task_offset` is (n_tasks, n_columns), `floor` the least
-    that is ever forecast, `n_observed` the observations per column.
+    `level` and `slope` are (n_columns,), `task_offset` is (n_tasks, n_columns) for the most
+    frequent tasks, `floor` the least that is ever forecast, `n_observed` the observations per
+    column.
     """
 
     level: Floats
@@ -143,14 +170,13 @@ class AmountForecast:
         Level and slope are a ridge on the centred prompt length, the slope pulled to 0 with the
         weight of `SLOPE_STRENGTH` average rows; task offsets are shrunk means of what is left.
         """
-        names = tuple(sorted({task for task in tasks if task}))
+        counts = Counter(task for task in tasks if task)
+        names = tuple(sorted(counts, key=lambda task: (-counts[task], task))[:MAX_TASKS])
         mean_tokens = float(np.mean(prompt_tokens)) if len(prompt_tokens) else 0.0
         centred = np.asarray(prompt_tokens, dtype=np.float64) - mean_tokens
         observed = ~np.isnan(amounts)
         level, slope = _levels_and_slopes(amounts, centred)
-        offsets = _task_offsets(
-            amounts - level - centred[:, None] * slope, np.asarray(tasks, dtype=object), names
-        )
+        offsets = _task_offsets(amounts - level - centred[:, None] * slope, tasks, names)
         floor = 0.1 * np.array([_mean(column) for column in amounts.T])
         return cls(level, slope, offsets, floor, mean_tokens, names, observed.sum(axis=0))
 
@@ -171,7 +197,7 @@ class AmountForecast:
             f"{prefix}_task_offset": self.task_offset,
             f"{prefix}_floor": self.floor,
             f"{prefix}_mean_tokens": np.array(self.mean_tokens),
-            f"{prefix}_tasks": np.array(self.tasks, dtype=np.str_),
+            f"{prefix}_tasks": np.frombuffer(json.dumps(self.tasks).encode(), dtype=np.uint8),
             f"{prefix}_n_observed": self.n_observed,
         }
 
@@ -185,7 +211,7 @@ class AmountForecast:
         return cls(
             **floats,
             mean_tokens=float(arrays[f"{prefix}_mean_tokens"]),
-            tasks=tuple(str(task) for task in arrays[f"{prefix}_tasks"]),
+            tasks=tuple(json.loads(arrays[f"{prefix}_tasks"].tobytes())),
             n_observed=np.asarray(arrays[f"{prefix}_n_observed"], dtype=np.int64),
         )
 
@@ -212,14 +238,29 @@ def _levels_and_slopes(amounts: Floats, centred: Floats) -> tuple[Floats, Floats
     return level, slope
 
 
-def _task_offsets(residual: Floats, tasks: NDArray[np.object_], names: tuple[str, ...]) -> Floats:
+def _task_offsets(residual: Floats, tasks: Sequence[str], names: tuple[str, ...]) -> Floats:
     """Mean residual per task and column, shrunk to 0 with the weight of `TASK_STRENGTH` rows."""
+    position = {name: i for i, name in enumerate(names)}
+    number = np.array([position.get(task, len(names)) for task in tasks], dtype=np.int64)
     offsets = np.zeros((len(names), residual.shape[1]))
-    for i, name in enumerate(names):
-        rows = residual[tasks == name]
-        n = (~np.isnan(rows)).sum(axis=0)
-        offsets[i] = np.nansum(rows, axis=0) / (n + TASK_STRENGTH)
+    for j, column in enumerate(residual.T):
+        seen = ~np.isnan(column) & (number < len(names))
+        n = np.bincount(number[seen], minlength=len(names))
+        total = np.bincount(number[seen], weights=column[seen], minlength=len(names))
+        offsets[:, j] = total / (n + TASK_STRENGTH)
     return offsets
+
+
+def filled_output(output_tokens: Floats) -> Floats:
+    """Fill unknown forecasts (NaN), shape (n_queries, n_candidates).
+
+    The mean of the query's other candidates stands in, 256 tokens where nothing is known.
+    """
+    known = ~np.isnan(output_tokens)
+    n_known = known.sum(axis=1)
+    total = np.where(known, output_tokens, 0.0).sum(axis=1)
+    stand_in = np.where(n_known > 0, total / np.maximum(n_known, 1), DEFAULT_OUTPUT_TOKENS)
+    return np.where(known, output_tokens, stand_in[:, None])
 
 
 def forecast_usd(
@@ -232,20 +273,15 @@ def forecast_usd(
 
     Args:
         candidates: one per column.
-        output_tokens: (n_queries, n_candidates) forecast output; NaN where nothing is known: the
-            other candidates' mean stands in, 256 tokens where there is none.
-        billed_usd: (n_queries, n_candidates) forecast bill of candidates without a token price;
-            NaN stays NaN: such a candidate cannot be planned with.
+        output_tokens: (n_queries, n_candidates) forecast output, without holes.
+        billed_usd: (n_queries, n_candidates) forecast bill of candidates without a token price, at
+            most their worst case; NaN stays NaN: such a candidate cannot be planned with.
         prompt_tokens: (n_queries,).
     """
     cost = np.array(billed_usd, dtype=np.float64)
-    known = ~np.isnan(output_tokens)
-    n_known = known.sum(axis=1)
-    total = np.where(known, output_tokens, 0.0).sum(axis=1)
-    stand_in = np.where(n_known > 0, total / np.maximum(n_known, 1), DEFAULT_OUTPUT_TOKENS)
     for j, candidate in enumerate(candidates):
         if candidate.price is not None:
-            output = np.where(known[:, j], output_tokens[:, j], stand_in)
-            limit = float(candidate.max_output_tokens)
-            cost[:, j] = expected_usd(candidate.price, prompt_tokens, np.minimum(output, limit))
+            cost[:, j] = expected_usd(candidate.price, prompt_tokens, output_tokens[:, j])
+        elif candidate.worst_case_nusd is not None:
+            cost[:, j] = np.minimum(cost[:, j], candidate.worst_case_nusd / NANO_PER_USD)
     return cost

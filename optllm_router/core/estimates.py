@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optllm_router.core.cost import forecast_usd, worst_case_nusd
+from optllm_router.core.cost import filled_output, forecast_usd, output_limit, worst_case_nusd
 from optllm_router.core.eligibility import reason_against
 from optllm_router.core.features import SparseText, shape_features
 from optllm_router.core.snapshot import Snapshot
@@ -94,17 +94,18 @@ def _predictions(
     tokens = np.array([query.n_prompt_tokens for query in queries], dtype=np.float64)
     unknown = np.full(shape, np.nan)
     if snapshot is None:
-        return unknown, unknown, forecast_usd(candidates, unknown, unknown, tokens)
+        output = _expected_output(unknown, queries, candidates)
+        return unknown, unknown, forecast_usd(candidates, output, unknown, tokens)
     tasks = [query.task for query in queries]
     position = {name: i for i, name in enumerate(snapshot.columns)}
-    index = np.array([position.get(c.name, len(snapshot.columns)) for c in candidates])
+    index = np.array([position.get(c.name, len(position)) for c in candidates], dtype=np.int64)
 
     def aligned(values: Floats) -> Floats:
         return np.column_stack([values, np.full(len(queries), np.nan)])[:, index]
 
     success = snapshot.predictor.predict_features(texts, tasks=tasks, shapes=_shapes(queries))
-    output = aligned(snapshot.output_tokens.predict(tokens, tasks))
-    output = np.minimum(output * _choices(queries)[:, None], _limits(queries)[:, None])
+    each = aligned(snapshot.output_tokens.predict(tokens, tasks))
+    output = _expected_output(each, queries, candidates)
     billed = aligned(snapshot.cost_usd.predict(tokens, tasks))
     cost = forecast_usd(candidates, output, billed, tokens)
     return aligned(success.prob), aligned(success.std), cost
@@ -121,17 +122,13 @@ def _shapes(queries: Sequence[Query]) -> Floats:
     return shape_features(*rows.T)
 
 
-def _choices(queries: Sequence[Query]) -> Floats:
-    return np.array([query.n_choices for query in queries], dtype=np.float64)
-
-
-def _limits(queries: Sequence[Query]) -> Floats:
-    """The callers' own output limits, infinite where there is none."""
-    limits = [
-        query.max_output_tokens * query.n_choices if query.max_output_tokens else np.inf
-        for query in queries
-    ]
-    return np.array(limits, dtype=np.float64)
+def _expected_output(
+    each: Floats, queries: Sequence[Query], candidates: Sequence[Candidate]
+) -> Floats:
+    """All choices' output tokens: as much per choice as forecast, at most its limit."""
+    limits = np.array([[output_limit(c, q) for c in candidates] for q in queries], dtype=np.float64)
+    n_choices = np.array([max(query.n_choices, 1) for query in queries], dtype=np.float64)
+    return np.minimum(filled_output(each), limits.reshape(each.shape)) * n_choices[:, None]
 
 
 def _reasons(candidates: Sequence[Candidate], query: Query) -> dict[str, str]:
@@ -141,4 +138,4 @@ def _reasons(candidates: Sequence[Candidate], query: Query) -> dict[str, str]:
 
 def _worst(candidate: Candidate, query: Query) -> int:
     worst = worst_case_nusd(candidate, query)
-    return int(UNKNOWN_WORST) if worst is None else worst
+    return int(UNKNOWN_WORST) if worst is None else min(worst, int(UNKNOWN_WORST))

@@ -78,16 +78,19 @@ def feature_matrix(texts: Sequence[SparseText]) -> csr_matrix:
 
 def pack(text: SparseText) -> bytes:
     """Serialise features for the log: a version byte, indices, values in half precision."""
-    return bytes([FEATURE_VERSION]) + text.indices.tobytes() + text.values.astype("<f2").tobytes()
+    indices, values = text.indices.astype("<u2"), text.values.astype("<f2")
+    return bytes([FEATURE_VERSION]) + indices.tobytes() + values.tobytes()
 
 
 def unpack(packed: bytes) -> SparseText | None:
-    """Read features back; None when they were packed by another version of the features."""
+    """Read features back; None when damaged or packed by another version of the features."""
     if not packed or packed[0] != FEATURE_VERSION or (len(packed) - 1) % 4:
         return None
     n = (len(packed) - 1) // 4
     indices = np.frombuffer(packed, dtype="<u2", count=n, offset=1).astype(np.uint16)
     values = np.frombuffer(packed, dtype="<f2", count=n, offset=1 + 2 * n).astype(np.float32)
+    if n and (indices.max() >= N_FEATURES or not np.isfinite(values).all()):
+        return None
     return SparseText(indices, values)
 
 
@@ -119,15 +122,23 @@ def shape_features(
 
 
 def _bucketed(hashes: NDArray[np.uint64], salt: int) -> SparseText:
-    mixed = (hashes ^ np.uint64(salt)) * np.uint64(_FINISH)
+    """Hash once more into buckets, count, damp and scale; sorting small numbers beats counting."""
+    mixed = hashes ^ np.uint64(salt)
+    mixed *= np.uint64(_FINISH)
     mixed ^= mixed >> np.uint64(32)
     mixed *= np.uint64(_FINISH)
     mixed >>= np.uint64(64 - N_FEATURES_LOG2)
-    counts = np.bincount(mixed.view(np.int64), minlength=N_FEATURES)
-    indices = counts.nonzero()[0]
-    values = 1.0 + np.log(counts[indices])
+    buckets = mixed.astype(np.uint16)
+    buckets.sort(kind="stable")  # of 16 bits: a radix sort
+    last = np.ones(buckets.size, dtype=np.bool_)
+    np.not_equal(buckets[1:], buckets[:-1], out=last[:-1])
+    ends = last.nonzero()[0]
+    counts = ends.copy()
+    counts[1:] -= ends[:-1]
+    counts[:1] += 1
+    values = _damping()[counts]
     values /= np.sqrt(max(float(values @ values), 1.0))
-    return SparseText(indices.astype(np.uint16), values.astype(np.float32))
+    return SparseText(buckets[ends], values.astype(np.float32))
 
 
 def _byte_gram_hashes(codes: NDArray[np.uint64]) -> list[NDArray[np.uint64]]:
@@ -171,6 +182,12 @@ def _word_bytes() -> NDArray[np.bool_]:
     for code in b"0123456789_abcdefghijklmnopqrstuvwxyz":
         table[code] = True
     return table
+
+
+@lru_cache(maxsize=1)
+def _damping() -> Floats:
+    """What a bucket's count is worth, for every count that a clipped text can have."""
+    return 1.0 + np.log(np.maximum(np.arange(5 * _MAX_BYTES), 1))
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from optllm_router.core.cost import AmountForecast, forecast_usd
+from optllm_router.core.cost import AmountForecast, filled_output, forecast_usd
 from optllm_router.core.snapshot import MAX_TRAFFIC, Snapshot, TrainingSet, fit_optimism
 from optllm_router.core.success import SuccessPredictor
 from optllm_router.records import Candidate, Floats
@@ -35,7 +35,10 @@ def fit_snapshot(
     billed = AmountForecast.fit(training.cost_usd, training.prompt_tokens, training.tasks)
     cost = forecast_usd(
         candidates,
-        tokens.predict(training.prompt_tokens, training.tasks),
+        np.minimum(
+            filled_output(tokens.predict(training.prompt_tokens, training.tasks)),
+            [float(candidate.max_output_tokens) for candidate in candidates],
+        ),
         billed.predict(training.prompt_tokens, training.tasks),
         training.prompt_tokens,
     )

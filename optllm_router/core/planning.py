@@ -26,10 +26,10 @@ N_HONEST_POINTS = 65
 class Plan:
     """One allocation of a batch and the front that it was picked from.
 
-    `choice` is (n_queries,) indices into `columns`; `point` the front's point it comes from, None
-    when it is none of them (`Budget` fills the remainder, `Fixed` ignores the front).
+    `choice` is (n_queries,) indices into `columns`; `point` the front's point it comes from (a
+    batch budget fills up from there), None when it is none of them (`Fixed`, a budget per call).
     `honest_accuracy` is (n_points,): the front's accuracy less the optimism that was measured.
-    `dual_price` is the slope where the allocation stands, in successes per USD.
+    `dual_price` is the slope where the allocation stands, in successes per USD; 0 at no point.
     """
 
     policy: Policy
@@ -56,6 +56,14 @@ class Choice:
     cost_usd: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class LiveAim:
+    """What a policy means for single requests: its dual price, successes per USD, and a remark."""
+
+    price: float
+    remark: str | None
+
+
 def plan_batch(estimates: Estimates, policy: Policy, optimism: Optimism | None = None) -> Plan:
     """Plan a batch.
 
@@ -71,6 +79,8 @@ def plan_batch(estimates: Estimates, policy: Policy, optimism: Optimism | None =
     )
     gap, error = _optimism_along(front, len(estimates.columns), optimism)
     honest = _with_confidence(policy, front.accuracy - gap, error)
+    if isinstance(policy, policies.Fixed):
+        gap = np.zeros_like(gap)  # nobody picked the flattered: the column was named beforehand
     selection = policies.select(policy, front, honest_accuracy=honest, columns=estimates.columns)
     each = np.arange(estimates.n_queries)
     accuracy = float(estimates.prob[each, selection.choice].mean()) if each.size else 0.0
@@ -82,7 +92,7 @@ def plan_batch(estimates: Estimates, policy: Policy, optimism: Optimism | None =
         choice=selection.choice,
         point=selection.point,
         reason=selection.reason,
-        dual_price=_price_at(front, selection.point, policy),
+        dual_price=_price_at(front, selection.point),
         expected_cost_usd=float(estimates.cost_usd[each, selection.choice].sum()),
         expected_accuracy=accuracy - _gap_of_choice(front, gap, accuracy),
         estimates=estimates,
@@ -113,12 +123,16 @@ def honest_front(snapshot: Snapshot) -> tuple[ParetoFront, Floats]:
     return snapshot.front, snapshot.front.accuracy - gap
 
 
-def live_price(snapshot: Snapshot, policy: Policy) -> float:
-    """Return the dual price (successes per USD) that a policy has on recent traffic."""
+def live_aim(snapshot: Snapshot, policy: Policy) -> LiveAim:
+    """Return the dual price that a policy has on recent traffic, and whether it is out of reach."""
     front = snapshot.front
     gap, error = _optimism_along(front, len(snapshot.columns), snapshot.optimism)
     honest = _with_confidence(policy, front.accuracy - gap, error)
-    return policies.dual_price(policy, front, honest_accuracy=honest)
+    price = policies.dual_price(policy, front, honest_accuracy=honest)
+    remark = None
+    if isinstance(policy, policies.TargetAccuracy) and honest.max() < policy.accuracy:
+        remark = f"out of reach on recent traffic, nearest is {honest.max():.3f}"
+    return LiveAim(price, remark)
 
 
 def decide(
@@ -132,12 +146,12 @@ def decide(
     Args:
         estimates: of exactly one query, with at least one allowed column.
         policy: what to aim at; a live decision never refuses.
-        price: the dual price of the policy, from `live_price`.
+        price: the dual price of the policy, from `live_aim`.
         affordable: (n_columns,), which columns' worst cases fit the caps; None = all.
     """
     allowed = estimates.allowed[0] if affordable is None else estimates.allowed[0] & affordable
     if not allowed.any():
-        raise NoCandidateError(_nobody(estimates, 0), reasons=estimates.reasons[0])
+        raise _nobody(estimates, 0, affordable)
     prob, cost = estimates.prob[0], estimates.cost_usd[0]
     column, reason = _live_column(policy, price, estimates, allowed)
     return Choice(
@@ -179,19 +193,25 @@ def _best(prob: Floats, cost: Floats, allowed: Bools, price: float) -> int:
 def _check_servable(estimates: Estimates) -> None:
     helpless = np.flatnonzero(~estimates.allowed.any(axis=1))
     if helpless.size:
-        row = int(helpless[0])
-        raise NoCandidateError(_nobody(estimates, row), reasons=estimates.reasons[row])
+        raise _nobody(estimates, int(helpless[0]))
 
 
-def _nobody(estimates: Estimates, row: int) -> str:
+def _nobody(estimates: Estimates, row: int, affordable: Bools | None = None) -> NoCandidateError:
     reasons = dict(estimates.reasons[row])
     for j, name in enumerate(estimates.columns):
-        if name not in reasons and not estimates.allowed[row, j]:
+        if name in reasons:
+            continue
+        if np.isnan(estimates.prob[row, j]):
             reasons[name] = "it has no label yet, see `probe`"
+        elif not np.isfinite(estimates.cost_usd[row, j]):
+            reasons[name] = "nothing is known of its cost"
+        elif affordable is None or not affordable[j]:
+            reasons[name] = "its worst case does not fit the budget"
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    return (
+    return NoCandidateError(
         f"no candidate can serve query {row} ({listed}): add a candidate that can, or shorten or "
-        "simplify the request"
+        "simplify the request",
+        reasons=reasons,
     )
 
 
@@ -225,11 +245,9 @@ def _with_confidence(policy: Policy, honest: Floats, error: Floats) -> Floats:
     return honest - NormalDist().inv_cdf(policy.confidence) * error
 
 
-def _price_at(front: ParetoFront, point: int | None, policy: Policy) -> float:
-    if point is None:
-        point = front.at_budget(policy.usd) if isinstance(policy, Budget) else 0
-    price = front.price(point)
-    return price if np.isfinite(price) else float(np.finfo(np.float64).max)
+def _price_at(front: ParetoFront, point: int | None) -> float:
+    price = 0.0 if point is None else front.price(point)
+    return min(price, float(np.finfo(np.float64).max))
 
 
 def _gap_of_choice(front: ParetoFront, gap: Floats, accuracy: float) -> float:

@@ -2,7 +2,9 @@
 
 Hashed features are weighted by inverse document frequency, scaled to unit length and projected on
 their leading right singular vectors (Deerwester et al., "Indexing by latent semantic analysis",
-1990). Kept in half precision: that is what is stored, so a reloaded predictor is the same one.
+1990). Few texts are decomposed exactly, many by subspace iteration from a random start (Halko,
+Martinsson & Tropp, SIAM Review 53(2), 2011). Kept in half precision: that is what is stored, so a
+reloaded predictor is the same one.
 """
 
 from __future__ import annotations
@@ -18,10 +20,14 @@ from optllm_router.core.features import N_FEATURES, SparseText, feature_matrix
 from optllm_router.records import Floats
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csc_matrix, csr_matrix
 
 MAX_FIT_TEXTS = 2_500
 EXACT_BELOW = 600
+
+_OVERSAMPLE = 10  # directions that are iterated beside the wanted ones
+_N_ITERATIONS = 3
+_SLAB = 512  # texts that are projected at once: their components stay in a second-level cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +45,25 @@ class Projection:
             step = np.linspace(0, matrix.shape[0] - 1, MAX_FIT_TEXTS).astype(np.int64)
             matrix = matrix[step]
         idf = _inverse_document_frequency(matrix)
-        weighted = _weighted(matrix, idf)
-        axes = _leading_axes(weighted, n_components, seed)
+        axes = _leading_axes(_weighted(matrix, idf), n_components, seed)
         return cls(idf, axes.astype(np.float16).astype(np.float32))
 
     def apply(self, texts: Sequence[SparseText]) -> Floats:
         """Project texts, shape (n_texts, n_components); an empty text lies at the origin."""
         if len(texts) == 1:
             return self._apply_one(texts[0])[None, :]
-        weighted = _weighted(feature_matrix(texts), self.idf)
-        return np.asarray(weighted @ self.axes, dtype=np.float64)
+        matrix = feature_matrix(texts)
+        projected = _times(_slabs(matrix), self.idf[:, None] * self.axes).astype(np.float64)
+        projected /= _lengths(matrix, self.idf)[:, None]
+        return projected
 
     def _apply_one(self, text: SparseText) -> Floats:
         values = text.values * self.idf[text.indices]
         length = np.sqrt(values @ values)
         if length == 0.0:
             return np.zeros(self.axes.shape[1])
-        return np.asarray((values / length) @ self.axes[text.indices], dtype=np.float64)
+        projected = (values / length) @ self.axes.take(text.indices, axis=0)
+        return np.asarray(projected, dtype=np.float64)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return plain arrays; buckets that no training text used are left out."""
@@ -87,30 +95,71 @@ def _weighted(matrix: csr_matrix, idf: NDArray[np.float32]) -> csr_matrix:
     """Scale columns by `idf` and every row to unit length."""
     weighted = matrix.copy()
     weighted.data = weighted.data * idf[weighted.indices]
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    lengths = np.sqrt(np.bincount(rows, weights=weighted.data**2, minlength=matrix.shape[0]))
-    weighted.data = (weighted.data / np.maximum(lengths, 1e-12)[rows]).astype(np.float32)
+    weighted.data /= np.repeat(_lengths(matrix, idf), np.diff(matrix.indptr))
     return weighted
 
 
+def _lengths(matrix: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The lengths of the rows once their columns are scaled, shape (n_texts,); 1 for empty ones."""
+    squares = matrix.copy()
+    squares.data = squares.data**2
+    lengths = np.sqrt(squares @ idf**2)
+    return np.asarray(np.where(lengths > 0, lengths, 1.0), dtype=np.float32)
+
+
+def _slabs(matrix: csr_matrix) -> list[csc_matrix]:
+    """Cut into slabs of rows, each by bucket: products are twice as fast as row by row.
+
+    Row by row, every bucket of every text fetches its row of the other factor from a far cache.
+    """
+    starts = range(0, max(matrix.shape[0], 1), _SLAB)
+    return [matrix[start : start + _SLAB].tocsc() for start in starts]
+
+
+def _times(slabs: list[csc_matrix], dense: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.concatenate([slab @ dense for slab in slabs])
+
+
 def _leading_axes(weighted: csr_matrix, n_components: int, seed: int) -> Floats:
-    """Right singular vectors, (N_FEATURES, r): exact for few texts, randomised for many."""
+    """Right singular vectors, (N_FEATURES, r): exact for few texts, iterated for many."""
     if weighted.nnz == 0:
         return np.zeros((N_FEATURES, 0))
     if weighted.shape[0] <= EXACT_BELOW:
         return _exact_axes(weighted.astype(np.float64), n_components)
-    from sklearn.utils.extmath import randomized_svd
-
-    _, _, right = randomized_svd(
-        weighted, min(n_components, weighted.shape[0] - 1), n_iter=2, random_state=seed
-    )
-    return np.asarray(right.T, dtype=np.float64)
+    return _iterated_axes(weighted, n_components, seed)
 
 
 def _exact_axes(weighted: csr_matrix, n_components: int) -> Floats:
     """Through the eigenvectors of the (small) matrix of inner products between the texts."""
-    eigenvalues, vectors = np.linalg.eigh((weighted @ weighted.T).toarray())
-    keep = np.flatnonzero(eigenvalues > 1e-9 * eigenvalues[-1])[::-1][:n_components]
-    axes = np.asarray(weighted.T @ vectors[:, keep]) / np.sqrt(eigenvalues[keep])
+    vectors, scales = _leading_vectors((weighted @ weighted.T).toarray(), n_components)
+    return _signed(np.asarray(weighted.T @ vectors) / scales)
+
+
+def _iterated_axes(weighted: csr_matrix, n_components: int, seed: int) -> Floats:
+    """Through a basis that holds nearly all of the texts' leading directions."""
+    n_directions = min(n_components + _OVERSAMPLE, weighted.shape[0])
+    start = np.random.default_rng(seed).standard_normal((weighted.shape[0], n_directions))
+    slabs, by_bucket = _slabs(weighted), weighted.T.tocsr()
+    spread = by_bucket @ start.astype(np.float32)
+    for _ in range(_N_ITERATIONS - 1):
+        basis, _ = np.linalg.qr(_times(slabs, spread))
+        spread = by_bucket @ basis
+    spread = spread.astype(np.float64)
+    vectors, scales = _leading_vectors(spread.T @ spread, n_components)
+    return _signed(spread @ vectors / scales)
+
+
+def _leading_vectors(products: Floats, n: int) -> tuple[Floats, Floats]:
+    """The leading eigenvectors of inner products, (size, r), and the roots of their eigenvalues.
+
+    Directions without any weight (the texts repeat each other) are left out.
+    """
+    eigenvalues, vectors = np.linalg.eigh(products)
+    keep = np.flatnonzero(eigenvalues > 1e-9 * eigenvalues[-1])[::-1][:n]
+    return vectors[:, keep], np.sqrt(eigenvalues[keep])
+
+
+def _signed(axes: Floats) -> Floats:
+    """Turn every axis so that its largest entry is positive."""
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
     return np.asarray(axes * signs, dtype=np.float64)

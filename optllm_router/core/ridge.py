@@ -38,11 +38,10 @@ def blocks_of(groups: Sequence[str], rng: np.random.Generator) -> Ints:
 
     Returns: shape (n_rows,), numbers from 0 without gaps.
     """
-    names, first, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
-    order = np.argsort(first)  # by first appearance: independent of what the groups are called
-    shuffled = np.empty(names.size, dtype=np.int64)
-    shuffled[order] = rng.permutation(names.size)
-    return np.asarray(shuffled[group] % min(N_BLOCKS, names.size), dtype=np.int64)
+    number: dict[str, int] = {}  # by first appearance: independent of what the groups are called
+    group = np.array([number.setdefault(name, len(number)) for name in groups], dtype=np.int64)
+    shuffled = rng.permutation(len(number))
+    return np.asarray(shuffled[group] % min(N_BLOCKS, len(number)), dtype=np.int64)
 
 
 class BlockGrams:
@@ -71,8 +70,9 @@ class BlockGrams:
         Returns: coefficients, shape (n_design, n_fits, n_columns).
         """
         result = np.zeros((self.design.shape[1], len(weights), self.targets.shape[1]))
+        parts = _Parts(self.blocks, self.n_blocks, self.design.shape[1])
         for rows, columns in self.patterns:
-            gram, moment = self._weighted(rows, columns, weights)
+            gram, moment = self._weighted(rows, columns, weights, parts)
             for penalty in np.unique(penalties[columns]):
                 local = np.flatnonzero(penalties[columns] == penalty)
                 result[:, :, columns[local]] = _solved(gram, moment[:, :, local], penalty)
@@ -88,57 +88,69 @@ class BlockGrams:
         Returns: shape (n_penalties, n_columns); 0 for a column that is never observed.
         """
         n_folds = int(fold_of_block.max()) + 1
-        others = (np.arange(n_folds)[:, None] != fold_of_block[None, :]).astype(np.float64)
-        fold = fold_of_block[self.blocks]
+        others = 1.0 - np.eye(n_folds)
+        parts = _Parts(fold_of_block[self.blocks], n_folds, self.design.shape[1])
         errors = np.zeros((grid.size, self.targets.shape[1]))
         for rows, columns in self.patterns:
-            gram, moment = self._weighted(rows, columns, others)
-            for p, penalty in enumerate(grid):
-                fitted = _solved(gram, moment, penalty)
-                errors[p, columns] = self._mean_error(rows, columns, fitted, fold)
+            gram, moment = self._weighted(rows, columns, others, parts)
+            fitted = np.stack([_solved(gram, moment, penalty) for penalty in grid], axis=2)
+            errors[:, columns] = self._mean_errors(rows, columns, fitted, parts)
         return errors
 
-    def _mean_error(self, rows: Bools, columns: Ints, fitted: Floats, fold: Ints) -> Floats:
-        total = np.zeros(columns.size)
-        for f in range(fitted.shape[1]):
-            held_out = np.flatnonzero(rows & (fold == f))
-            predicted = self.design[held_out] @ fitted[:, f, :]
-            total += ((self.targets[np.ix_(held_out, columns)] - predicted) ** 2).sum(axis=0)
+    def _mean_errors(self, rows: Bools, columns: Ints, fitted: Floats, parts: _Parts) -> Floats:
+        """From `fitted`, (n_design, n_folds, n_penalties, n_columns): (n_penalties, n_columns)."""
+        total = np.zeros(fitted.shape[2:])
+        for fold, held_out in enumerate(parts.rows_of(rows)):
+            predicted = np.tensordot(self.design[held_out], fitted[:, fold], axes=1)
+            observed = self.targets[held_out[:, None], columns]
+            total += ((observed[:, None, :] - predicted) ** 2).sum(axis=0)
         return total / max(int(rows.sum()), 1)
 
-    def _weighted(self, rows: Bools, columns: Ints, weights: Floats) -> tuple[Floats, Floats]:
+    def _weighted(
+        self, rows: Bools, columns: Ints, weights: Floats, parts: _Parts
+    ) -> tuple[Floats, Floats]:
         """Grams (n_fits, n_design, n_design) and moments (n_fits, n_design, n_columns)."""
         n_design = self.design.shape[1]
-        grams = np.zeros((self.n_blocks, n_design, n_design))
-        moments = np.zeros((self.n_blocks, n_design, columns.size))
-        observed = np.flatnonzero(rows)
-        order = observed[np.argsort(self.blocks[observed], kind="stable")]
-        edges = np.searchsorted(self.blocks[order], np.arange(self.n_blocks + 1))
-        for block in range(self.n_blocks):
-            inside = order[edges[block] : edges[block + 1]]
+        moments = np.zeros((parts.n, n_design, columns.size))
+        for number, inside in enumerate(parts.rows_of(rows)):
             part = self.design[inside]
-            grams[block] = part.T @ part
-            moments[block] = part.T @ self.targets[np.ix_(inside, columns)]
-        flat = weights @ grams.reshape(self.n_blocks, -1)
+            np.matmul(part.T, part, out=parts.grams[number])
+            moments[number] = part.T @ self.targets[inside[:, None], columns]
+        flat = weights @ parts.grams.reshape(parts.n, -1)
         return (
             flat.reshape(len(weights), n_design, n_design),
             np.tensordot(weights, moments, axes=1),
         )
 
 
+class _Parts:
+    """A partition of the rows, and the memory for one Gram per part: made once, filled often."""
+
+    def __init__(self, part: Ints, n_parts: int, n_design: int) -> None:
+        self.n = n_parts
+        self.grams = np.empty((n_parts, n_design, n_design))
+        self._order = np.argsort(part, kind="stable")
+        self._edges = np.searchsorted(part[self._order], np.arange(1, n_parts))
+
+    def rows_of(self, rows: Bools) -> list[Ints]:
+        """Split the rows that are asked for by part."""
+        return [inside[rows[inside]] for inside in np.split(self._order, self._edges)]
+
+
 def choose_penalties(grams: BlockGrams) -> Floats:
     """Choose each column's penalty by cross-validation over blocks, shape (n_columns,).
 
-    A column's own error counts half, the columns' mean error the other half: with few labels a
-    column's own choice is mostly noise. Ties go to the stronger penalty.
+    A column's own error counts half, the mean error of all labels the other half: with few labels
+    a column's own choice is mostly noise. Ties go to the stronger penalty.
     """
     n_folds = min(N_FOLDS, grams.n_blocks)
     if n_folds < 2:
         return np.full(grams.targets.shape[1], PENALTIES[-1])
     grid = PENALTIES[::-1]
     errors = grams.held_out_errors(np.arange(grams.n_blocks) % n_folds, grid)
-    pooled = 0.5 * errors + 0.5 * errors.mean(axis=1, keepdims=True)
-    return np.asarray(grid[pooled.argmin(axis=0)])
+    n_labels = (~np.isnan(grams.targets)).sum(axis=0)
+    overall = errors @ n_labels / max(int(n_labels.sum()), 1)
+    return np.asarray(grid[(errors + overall[:, None]).argmin(axis=0)])
 
 
 def _solved(grams: Floats, moments: Floats, penalty: float) -> Floats:

@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,33 @@ MAX_BYTES = 512 * 1024 * 1024
 MAX_TRAFFIC = 2_000
 N_PRICES = 33
 OPTIMISM_STRENGTH = 5.0
+
+_FOREIGN = (
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    OSError,
+    MemoryError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_PER_COLUMN = (
+    "predictor_weights",
+    "predictor_n_labels",
+    "tokens_level",
+    "tokens_task_offset",
+    "usd_level",
+    "usd_task_offset",
+    "optimism_gap",
+    "optimism_variance",
+    "traffic_prob",
+    "traffic_cost_usd",
+    "column_score",
+)
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +99,18 @@ class Optimism:
     def of(self, price: float, share: Floats) -> tuple[float, float]:
         """Return gap and its standard error for a plan at a dual price.
 
+        The gap is never negative: out-of-bag rows are judged without their own repeats, which
+        makes the estimates look worse than they are where real traffic repeats itself.
+
         Args:
             price: the plan's dual price.
             share: (n_columns,), the share of queries that choose each column; sums to 1.
         """
         if not self.price.size:
             return 0.0, 0.0
-        rung = int(np.abs(np.log1p(self.price) - np.log1p(price)).argmin())
-        gap = float(share @ self.gap[rung])
+        nearest = np.abs(np.log1p(self.price) - np.log1p(min(price, _LARGEST)))
+        rung = int(nearest.argmin())
+        gap = max(float(share @ self.gap[rung]), 0.0)
         return gap, float(np.sqrt((share**2) @ self.variance[rung]))
 
 
@@ -109,10 +141,10 @@ class Snapshot:
 
     @cached_property
     def front(self) -> ParetoFront:
-        """The front of recent traffic."""
+        """The front of recent traffic; empty while no column has both labels and a cost."""
         allowed = np.isfinite(self.traffic_prob) & np.isfinite(self.traffic_cost_usd)
-        filled = np.where(allowed, self.traffic_cost_usd, 0.0)
-        return pareto_front(np.where(allowed, self.traffic_prob, 0.0), filled, allowed)
+        rows = allowed.any(axis=1)
+        return pareto_front(self.traffic_prob[rows], self.traffic_cost_usd[rows], allowed[rows])
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` gives back an equal snapshot."""
@@ -143,7 +175,15 @@ class Snapshot:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Read a snapshot. Raises: ValueError when damaged, too large or of another format."""
-        arrays = _read_archive(data)
+        try:
+            return cls._from_arrays(_read_archive(data))
+        except _FOREIGN as error:
+            raise ValueError(
+                f"the predictor's bytes are none that this package wrote ({error!r}): refit"
+            ) from error
+
+    @classmethod
+    def _from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         meta = json.loads(arrays.pop("meta").tobytes())
         if (meta["format"], meta["features"]) != (FORMAT_VERSION, FEATURE_VERSION):
             raise ValueError(
@@ -151,9 +191,11 @@ class Snapshot:
                 f"{FORMAT_VERSION}.{FEATURE_VERSION}, which this version reads: refit"
             )
         inner = {k[10:]: v for k, v in arrays.items() if k.startswith("predictor_")}
+        columns = tuple(meta["columns"])
+        _check_width(arrays, len(columns))
         return cls(
             version=meta["version"],
-            columns=tuple(meta["columns"]),
+            columns=columns,
             predictor=SuccessPredictor.from_arrays(inner),
             output_tokens=AmountForecast.from_arrays(arrays, "tokens"),
             cost_usd=AmountForecast.from_arrays(arrays, "usd"),
@@ -182,12 +224,11 @@ def fit_optimism(prob: Floats, cost_usd: Floats, scores: Floats) -> Optimism:
     if not rows.size:
         return Optimism(np.zeros(0), np.zeros((0, prob.shape[1])), np.zeros((0, prob.shape[1])))
     prob, cost_usd, scores = prob[rows], cost_usd[rows], scores[rows]
-    allowed = allowed[rows]
-    front = pareto_front(np.where(allowed, prob, 0.0), np.where(allowed, cost_usd, 0.0), allowed)
+    front = pareto_front(prob, cost_usd, allowed[rows])
     points = np.unique(np.linspace(front.accuracy.size - 1, 0, N_PRICES).round().astype(np.int64))
     gaps = [_gaps(front.choice(int(k)), prob, scores) for k in points[::-1]]
     price = np.array([front.price(int(k)) for k in points[::-1]])
-    finite = np.where(np.isfinite(price), price, np.finfo(np.float64).max)
+    finite = np.minimum(price, _LARGEST)
     return Optimism(finite, np.stack([g for g, _ in gaps]), np.stack([v for _, v in gaps]))
 
 
@@ -200,7 +241,9 @@ def _gaps(choice: Ints, prob: Floats, scores: Floats) -> tuple[Floats, Floats]:
     n = np.bincount(choice[seen], minlength=n_columns).astype(np.float64)
     total = np.bincount(choice[seen], weights=gap[seen], minlength=n_columns)
     overall = float(gap[seen].mean()) if seen.any() else 0.0
-    spread = float(gap[seen].var()) if seen.any() else 0.25
+    # A score's own variance is at most 1/4: so it is taken until the rows say otherwise.
+    squares = ((gap[seen] - overall) ** 2).sum() + OPTIMISM_STRENGTH * 0.25
+    spread = squares / (n.sum() + OPTIMISM_STRENGTH)
     mean = (total + OPTIMISM_STRENGTH * overall) / (n + OPTIMISM_STRENGTH)
     return mean, spread / (n + OPTIMISM_STRENGTH)
 
@@ -215,6 +258,13 @@ def _read_archive(data: bytes) -> dict[str, NDArray[Any]]:
         raise ValueError(f"the predictor unpacks to {size} bytes, more than {MAX_BYTES}: refit")
     with np.load(io.BytesIO(packed), allow_pickle=False) as loaded:
         return {name: loaded[name] for name in loaded.files}
+
+
+def _check_width(arrays: Mapping[str, NDArray[Any]], n_columns: int) -> None:
+    """Raise ValueError where an array is not about all columns."""
+    for name in _PER_COLUMN:
+        if arrays[name].shape[-1:] != (n_columns,):
+            raise ValueError(f"the predictor's {name} does not fit its {n_columns} columns: refit")
 
 
 def _floats(array: NDArray[np.generic]) -> Floats:

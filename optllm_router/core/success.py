@@ -15,6 +15,8 @@ forests and its weights are not needed for it.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -32,6 +34,7 @@ MAX_TASKS = 64
 TASK_SCALE = 0.7
 SHAPE_SCALE = 0.5
 N_SHAPES = 5
+_ROWS_AT_ONCE = 1024  # in cache, and little memory, while every member's estimate is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,9 @@ class SuccessPredictor:
         seed: seeds the resampling; the same data and seed give the same predictor.
         n_components: principal components of the text that are kept, at most.
 
+    Raises:
+        ValueError: fewer than 2 members, a negative seed or number of components.
+
     Attributes:
         oob_: the training rows' estimates, each from members that did not see the row's text.
         n_labels_: observed labels per column, shape (n_columns,).
@@ -60,6 +66,11 @@ class SuccessPredictor:
     """
 
     def __init__(self, n_bootstraps: int = 50, seed: int = 0, n_components: int = 192) -> None:
+        if n_bootstraps < 2 or seed < 0 or n_components < 0:
+            raise ValueError(
+                f"n_bootstraps={n_bootstraps}, seed={seed}, n_components={n_components}: an "
+                "ensemble has at least 2 members, the other two are not negative"
+            )
         self.n_bootstraps = n_bootstraps
         self.seed = seed
         self.n_components = n_components
@@ -89,8 +100,7 @@ class SuccessPredictor:
         Raises:
             ValueError: shapes that do not match, a score outside [0, 1], or no label at all.
         """
-        texts = [hash_text(query) for query in queries]
-        return self.fit_features(texts, scores, tasks=tasks, groups=list(queries))
+        return self.fit_features(_hashed(queries), scores, tasks=tasks, groups=queries)
 
     def fit_features(
         self,
@@ -122,7 +132,7 @@ class SuccessPredictor:
         self, queries: Sequence[str], tasks: Sequence[str] | None = None
     ) -> SuccessEstimate:
         """Predict texts; an unknown task counts as none. Raises: NotTrainedError before `fit`."""
-        return self.predict_features([hash_text(query) for query in queries], tasks=tasks)
+        return self.predict_features(_hashed(queries), tasks=tasks)
 
     def predict_features(
         self,
@@ -183,16 +193,16 @@ class SuccessPredictor:
     def _out_of_bag(self, design: Floats, out: Bools) -> SuccessEstimate:
         """Average, per row, the members that did not see it; all members where none is left."""
         use = out | ~out.any(axis=0)  # (n_bootstraps, n_rows)
-        total = np.zeros((len(design), self.n_columns))
-        squares = np.zeros_like(total)
-        for rows in np.array_split(np.arange(len(design)), max(1, len(design) // 2048)):
-            members = self._members(design[rows]).astype(np.float64)
-            weight = use[:, rows].T[:, :, None]
-            total[rows] = (members * weight).sum(axis=1)
-            squares[rows] = (members**2 * weight).sum(axis=1)
-        n = use.sum(axis=0)[:, None]
-        mean = total / n
-        return self._masked(mean, np.sqrt(np.maximum(squares / n - mean**2, 0.0)))
+        share = (use / use.sum(axis=0)).T.astype(np.float32)[:, None, :]
+        mean = np.empty((len(design), self.n_columns))
+        std = np.empty_like(mean)
+        for rows in np.array_split(np.arange(len(design)), len(design) // _ROWS_AT_ONCE + 1):
+            members = self._members(design[rows])
+            average = share[rows] @ members
+            members -= average
+            mean[rows] = average[:, 0]
+            std[rows] = np.sqrt(share[rows] @ members**2)[:, 0]
+        return self._masked(np.clip(mean, 0.0, 1.0), std)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return everything that prediction needs as plain arrays, for an npz file."""
@@ -200,21 +210,20 @@ class SuccessPredictor:
             raise NotTrainedError("this predictor is not fitted: call `fit` first")
         return {
             "weights": self._weights,
-            "tasks": np.array(self.tasks_, dtype=np.str_),
+            "tasks": _packed(self.tasks_),
             "n_labels": self.n_labels_,
             "centre": np.array(self._centre),
             "shape_means": self._shape_means,
-            "settings": np.array([self.n_bootstraps, self.seed, self.n_components]),
+            "settings": _packed([self.n_bootstraps, self.seed, self.n_components]),
             **self._projection.to_arrays(),
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> Self:
         """Rebuild a predictor from `to_arrays`; its out-of-bag estimates are not kept."""
-        n_bootstraps, seed, n_components = (int(x) for x in arrays["settings"])
-        predictor = cls(n_bootstraps, seed, n_components)
+        predictor = cls(*json.loads(arrays["settings"].tobytes()))
         predictor._weights = np.asarray(arrays["weights"], dtype=np.float32)
-        predictor.tasks_ = tuple(str(task) for task in arrays["tasks"])
+        predictor.tasks_ = tuple(json.loads(arrays["tasks"].tobytes()))
         predictor.n_labels_ = np.asarray(arrays["n_labels"], dtype=np.int64)
         predictor._centre = float(arrays["centre"])
         predictor._shape_means = np.asarray(arrays["shape_means"], dtype=np.float64)
@@ -251,11 +260,21 @@ def checked_tasks(tasks: Sequence[str] | None, n_queries: int) -> list[str]:
     return list(tasks)
 
 
+def _hashed(queries: Sequence[str]) -> list[SparseText]:
+    if isinstance(queries, str):
+        raise TypeError(f"`queries` is one text, {queries[:40]!r}: pass a list of texts")
+    return [hash_text(query) for query in queries]
+
+
+def _packed(values: Sequence[str] | Sequence[int]) -> NDArray[np.generic]:
+    """As JSON, which keeps what fixed-width text arrays cut, and takes no more than is needed."""
+    return np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
+
+
 def _frequent(tasks: Sequence[str]) -> tuple[str, ...]:
     """The most frequent tasks, ties in alphabetical order; "" is no task."""
-    names, counts = np.unique([task for task in tasks if task] or [""], return_counts=True)
-    order = np.lexsort((names, -counts))[:MAX_TASKS]
-    return tuple(str(name) for name in names[order] if name)
+    counts = Counter(task for task in tasks if task)
+    return tuple(sorted(counts, key=lambda task: (-counts[task], task))[:MAX_TASKS])
 
 
 def _mean_and_std(members: NDArray[np.float32]) -> tuple[Floats, Floats]:

@@ -15,7 +15,7 @@ from optllm_router.records import Floats, Ints
 class ServedBatch:
     """One served and graded batch; score and cost of each query have shape (n_queries,).
 
-    A query without an answer has score 0 and what its attempts cost.
+    A query without an answer has score 0 and cost 0.
     """
 
     policy: str
@@ -25,18 +25,11 @@ class ServedBatch:
     cost_usd: Floats
 
 
-def compare(
-    batch: ServedBatch, world: World, *, best: str, cheapest: str, seed: int
-) -> tuple[PolicyResult, list[PolicyRow]]:
-    """Return a batch's result against always `best`, and the rows of its table.
-
-    The rows are the batch, always `best`, and always `cheapest`, each on the same queries.
-    """
-    texts = [world.texts[int(row)] for row in batch.rows]
-    best_score, best_cost = world.truth(best, batch.rows)
-    low_score, low_cost = world.truth(cheapest, batch.rows)
-    saving = paired_saving(batch.cost_usd, best_cost, groups=texts, seed=seed)
-    result = PolicyResult(
+def compare(batch: ServedBatch, world: World, *, best: str, seed: int) -> PolicyResult:
+    """Compare a batch with always asking `best` on the same queries."""
+    score, cost = world.truth(best, batch.rows)
+    saving = paired_saving(batch.cost_usd, cost, groups=_texts(batch, world), seed=seed)
+    return PolicyResult(
         policy=batch.policy,
         asked=batch.asked,
         n=int(batch.rows.size),
@@ -45,30 +38,45 @@ def compare(
         saving=saving.saving,
         saving_low=saving.low,
         saving_high=saving.high,
-        baseline_cost_usd=float(best_cost.sum()),
-        baseline_accuracy=float(best_score.mean()),
+        baseline_cost_usd=float(cost.sum()),
+        baseline_accuracy=float(score.mean()),
     )
-    least = paired_saving(low_cost, best_cost, groups=texts, seed=seed)
-    rows = [
-        PolicyRow(
-            policy=batch.policy,
-            asked=usd(batch.asked) if batch.policy == "budget" else f"{batch.asked:.3f}",
-            cost_usd=result.cost_usd,
-            accuracy=result.accuracy,
-            saving=saving.saving,
-            interval=(saving.low, saving.high),
-        ),
-        PolicyRow(
-            policy=f"always the best: {best}",
-            cost_usd=result.baseline_cost_usd,
-            accuracy=result.baseline_accuracy,
-        ),
-        PolicyRow(
-            policy=f"always the cheapest: {cheapest}",
-            cost_usd=float(low_cost.sum()),
-            accuracy=float(low_score.mean()),
-            saving=least.saving,
-            interval=(least.low, least.high),
-        ),
-    ]
-    return result, rows
+
+
+def table_rows(result: PolicyResult, *, best: str, cheapest: PolicyRow) -> list[PolicyRow]:
+    """Return the rows of a batch's table: the batch, always `best`, always the cheapest."""
+    asked = usd(result.asked) if result.policy == "budget" else f"{result.asked:.3f}"
+    served = PolicyRow(
+        policy=result.policy,
+        asked=asked,
+        cost_usd=result.cost_usd,
+        accuracy=result.accuracy,
+        saving=result.saving,
+        interval=(result.saving_low, result.saving_high),
+    )
+    always_best = PolicyRow(
+        policy=f"always the best: {best}",
+        cost_usd=result.baseline_cost_usd,
+        accuracy=result.baseline_accuracy,
+    )
+    return [served, always_best, cheapest]
+
+
+def cheapest_row(
+    batch: ServedBatch, world: World, *, best: str, cheapest: str, seed: int
+) -> PolicyRow:
+    """Return the row of always asking `cheapest`, its saving against always asking `best`."""
+    score, cost = world.truth(cheapest, batch.rows)
+    _, best_cost = world.truth(best, batch.rows)
+    saving = paired_saving(cost, best_cost, groups=_texts(batch, world), seed=seed)
+    return PolicyRow(
+        policy=f"always the cheapest: {cheapest}",
+        cost_usd=float(cost.sum()),
+        accuracy=float(score.mean()),
+        saving=saving.saving,
+        interval=(saving.low, saving.high),
+    )
+
+
+def _texts(batch: ServedBatch, world: World) -> list[str]:
+    return [world.texts[int(row)] for row in batch.rows]

@@ -22,12 +22,12 @@ from optllm_router.config import make_config
 from optllm_router.core.planning import Plan
 from optllm_router.core.policy import Budget, Cheapest, Fixed, Policy, TargetAccuracy
 from optllm_router.demo import database
-from optllm_router.demo.comparing import ServedBatch, compare
+from optllm_router.demo.comparing import ServedBatch, cheapest_row, compare, table_rows
 from optllm_router.demo.draw import Mark, draw_front, policy_table, usd
 from optllm_router.demo.report import DemoReport, PolicyResult
 from optllm_router.demo.worlds import Request, World, open_world
 from optllm_router.errors import ConfigError, InfeasiblePolicyError
-from optllm_router.records import Ints
+from optllm_router.records import Floats, Ints
 from optllm_router.router import Router
 
 PROBE_SHARE, MIN_PROBE = 0.03, 45
@@ -64,7 +64,7 @@ def run_demo(
     left = escape(str(db))
     console.print(
         f"\nEverything is in the log [bold]{left}[/]; read it with\n"
-        f"  optllm history --store sqlite:///{left}\n  optllm front --store sqlite:///{left}"
+        f"  optllm history --db {left}\n  optllm front --db {left}"
     )
     return report
 
@@ -82,6 +82,7 @@ def _router(world: World, url: str) -> Router:
         candidates=world.candidates,
         default=world.default,
         store=url,
+        graders={"default": {"kind": "callable", "function": world.grader}},
         retrain={"enabled": False},  # the demo refits at steps of its own, for all to see
     )
     return Router(config=config, client=world.client)
@@ -140,8 +141,6 @@ class _Run:
         )
         report = self.router.probe(
             self._requests(rows),
-            [self.world.references[row] for row in rows],
-            grader=self.world.grade,
             concurrency=CONCURRENCY,
             progress=self.console.is_terminal,
         )
@@ -198,7 +197,7 @@ class _Run:
     def _served(
         self, rows: Ints, policy: Policy, name: str, asked: float, probe: _Probe
     ) -> ServedBatch:
-        """Serve a batch through the Router and grade every answer."""
+        """Serve a batch through the Router, which grades every answer as it is configured."""
         requests = [each | {"tags": [f"demo:{name}"]} for each in self._requests(rows)]
         self._draw(self.router.plan(requests, policy=policy), name, probe)
         responses = self.router.complete_batch(
@@ -207,12 +206,23 @@ class _Run:
             concurrency=CONCURRENCY,
             progress=self.console.is_terminal,
         )
-        score, cost = np.zeros(rows.size), np.zeros(rows.size)
-        for i, (row, response) in enumerate(zip(rows, responses, strict=True)):
-            if not isinstance(response, BaseException):
-                score[i], cost[i] = self._graded(row, response), self._billed(response)
+        self.router.flush()  # grading runs in the background
+        score, cost = self._logged(responses, f"demo:{name}")
         self._remark_failures(responses)
         return ServedBatch(policy=name, asked=asked, rows=rows, score=score, cost_usd=cost)
+
+    def _logged(self, responses: Sequence[Response], tag: str) -> tuple[Floats, Floats]:
+        """Read off the log what each answer scored and cost; zeros where there is no answer."""
+        logged = self.router.history.decisions(tag=tag, limit=len(responses))
+        found = {each.decision_id: (each.score or 0.0, each.cost_usd) for each in logged}
+        pairs = [
+            (0.0, 0.0)
+            if isinstance(response, BaseException)
+            else found[response._hidden_params["optllm"]["decision_id"]]  # noqa: SLF001  # the face
+            for response in responses
+        ]
+        score, cost = np.array(pairs, dtype=np.float64).T
+        return score, cost
 
     def _draw(self, plan: Plan, name: str, probe: _Probe) -> None:
         n = plan.choice.size
@@ -225,20 +235,9 @@ class _Run:
             cost_usd=plan.expected_cost_usd,
             accuracy=plan.expected_accuracy,
         )
-        front = plan.front.cost_usd, plan.honest_accuracy
+        front = plan.front.cost_usd, np.maximum.accumulate(plan.honest_accuracy)
         self.console.print(Text(f"\n{draw_front(*front, marks=marks, current=current)}"))
         self._say("[dim](the front as forecast for this batch, candidates as in the probe)[/]")
-
-    def _graded(self, row: int, response: Response) -> float:
-        text = response.choices[0].message.content or ""
-        score = self.world.grade(text, self.world.references[row], response=response)
-        self.router.feedback(response, score=score)
-        return score
-
-    def _billed(self, response: Response) -> float:
-        """Return what the log says that an answer cost, in USD."""
-        decision_id = response._hidden_params["optllm"]["decision_id"]  # noqa: SLF001  # the face
-        return self.router.history.decision(decision_id).cost_usd
 
     def _remark_failures(self, responses: Sequence[Response]) -> None:
         failures = [each for each in responses if isinstance(each, BaseException)]
@@ -249,9 +248,11 @@ class _Run:
             )
 
     def _compared(self, batch: ServedBatch, probe: _Probe) -> PolicyResult:
-        result, rows = compare(
+        result = compare(batch, self.world, best=probe.best, seed=self.seed)
+        least = cheapest_row(
             batch, self.world, best=probe.best, cheapest=probe.cheapest, seed=self.seed
         )
+        rows = table_rows(result, best=probe.best, cheapest=least)
         self.console.print()
         self.console.print(policy_table(f"{batch.rows.size:,} queries, served and graded", rows))
         self._say(f"[dim]{escape(self.world.truth_described)}[/]")
@@ -280,4 +281,4 @@ def _rounded_up(amount: float) -> float:
     if amount <= 0:
         return 1e-9
     digits = 2 - math.floor(math.log10(amount))
-    return math.ceil(amount * 10**digits) / 10**digits
+    return math.ceil(amount * 10.0**digits) / 10.0**digits

@@ -1,8 +1,8 @@
 """The two worlds that the demo can run in: simulated LLMs on loopback, or a recorded table.
 
-A world gives the queries, the candidates and the client that answers, and grades an answer that
-was paid for. `truth` is for the comparison after a batch was served: what each query would have
-scored and cost with one given candidate. No decision is made from it.
+A world gives the queries, the candidates, the client that answers and the function that grades an
+answer that was paid for. `truth` is for the comparison after a batch was served: what each query
+would have scored and cost with one given candidate. No decision is made from it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from optllm_router.completion.base import Client, Response
 from optllm_router.completion.replay import ReplayClient
 from optllm_router.demo.providers import SIMULATED_LLMS, SimulatedProvider
-from optllm_router.demo.tasks import DemoQuery, is_right, make_queries
+from optllm_router.demo.tasks import DemoQuery, make_queries
 from optllm_router.errors import ConfigError
 from optllm_router.outcomes import OutcomeTable, read_outcomes, sample, select
 from optllm_router.records import NANO_PER_USD, Floats, Ints
@@ -26,7 +26,11 @@ Request = dict[str, Any]  # the arguments of one `Router.complete`
 
 
 class World(Protocol):
-    """What the run needs to know of where its queries and answers come from."""
+    """What the run needs to know of where its queries and answers come from.
+
+    Queries are in random order. `client` None is the Router's own; `grader` is a function's path,
+    as in a config.
+    """
 
     described: str
     truth_described: str
@@ -36,13 +40,10 @@ class World(Protocol):
     candidates: Sequence[object]
     default: str
     client: Client | None
+    grader: str
 
     def request(self, row: int) -> Request:
         """Return one query as the arguments of `Router.complete`."""
-        ...
-
-    def grade(self, text: str, reference: str | None, *, response: Response) -> float:
-        """Score an answer that was given, in [0, 1]."""
         ...
 
     def truth(self, candidate: str, rows: Ints) -> tuple[Floats, Floats]:
@@ -70,6 +71,12 @@ def open_world(outcomes: str | Path | None, *, limit: int | None, seed: int) -> 
         yield SimulatedWorld(queries, provider, seed=seed)
 
 
+def recorded(text: str, reference: str | None, *, response: Response) -> float:
+    """Grade a replayed answer: return the recorded score that came with it."""
+    del text, reference
+    return float(response._hidden_params["replay"]["score"])  # noqa: SLF001  # LiteLLM's place
+
+
 def _complete_rows(table: OutcomeTable, source: Path) -> OutcomeTable:
     """Keep the queries that every model answered: comparisons need the same queries for all."""
     known = np.isfinite(table.score) & np.isfinite(table.cost_usd)
@@ -85,6 +92,8 @@ def _complete_rows(table: OutcomeTable, source: Path) -> OutcomeTable:
 
 class SimulatedWorld:
     """Questions made by code, answered by simulated LLMs over real loopback HTTP and LiteLLM."""
+
+    grader = "optllm_router.demo.tasks:is_right"
 
     truth_described = (
         "What always asking one candidate would have cost and scored was read off the simulation "
@@ -112,11 +121,6 @@ class SimulatedWorld:
         """Return one question as the arguments of `Router.complete`."""
         return _request(self, row)
 
-    def grade(self, text: str, reference: str | None, *, response: Response) -> float:
-        """Compare the answer's last line with the reference."""
-        del response
-        return float(is_right(text, reference or ""))
-
     def truth(self, candidate: str, rows: Ints) -> tuple[Floats, Floats]:
         """Read scores and costs off the simulation."""
         llm, queries = self._llms[candidate], [self._queries[int(row)] for row in rows]
@@ -128,6 +132,8 @@ class SimulatedWorld:
 class RecordedWorld:
     """A table of recorded outcomes: answers are replayed, and billed as the table says."""
 
+    grader = "optllm_router.demo.worlds:recorded"
+
     truth_described = (
         "What always asking one candidate would have cost and scored was read off the table "
         "after the batch was served."
@@ -136,7 +142,6 @@ class RecordedWorld:
     def __init__(self, table: OutcomeTable, *, source: Path) -> None:
         """Replay `table`, the queries drawn from the file `source`."""
         self._table = table
-        self._replay = ReplayClient(table)
         self.described = (
             f"RECORDED: {table.n_queries:,} queries drawn from {source}, whose {table.n_models} "
             "LLMs' recorded answers are replayed; no call is made, no money is spent."
@@ -146,16 +151,11 @@ class RecordedWorld:
         self.references: Sequence[str | None] = table.references
         self.candidates: Sequence[object] = list(table.models)
         self.default = str(table.models[int(np.nanmax(table.cost_usd, axis=0).argmax())])
-        self.client: Client | None = self._replay
+        self.client: Client | None = ReplayClient(table)
 
     def request(self, row: int) -> Request:
         """Return one recorded query; its id goes along, since several may share one text."""
         return _request(self, row) | {"metadata": {"query_id": self._table.query_ids[row]}}
-
-    def grade(self, text: str, reference: str | None, *, response: Response) -> float:
-        """Return the recorded score that came with the replayed answer."""
-        del text, reference
-        return float(response._hidden_params["replay"]["score"])  # noqa: SLF001  # LiteLLM's place
 
     def truth(self, candidate: str, rows: Ints) -> tuple[Floats, Floats]:
         """Read scores and costs off the table."""
@@ -167,4 +167,5 @@ def _request(world: World, row: int) -> Request:
     return {
         "messages": [{"role": "user", "content": world.texts[row]}],
         "task": world.tasks[row],
+        "reference": world.references[row],
     }

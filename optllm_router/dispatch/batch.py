@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from optllm_router.core.cost import usd_to_nusd
 from optllm_router.core.estimates import Estimates
 from optllm_router.core.features import SparseText
 from optllm_router.core.planning import Choice, Plan, aligned_optimism, plan_batch
@@ -76,7 +75,7 @@ class BatchRun:
         policies: tuple[Policy, Cap | None],
     ) -> None:
         self._state = state
-        self._items = list(items)
+        self.items = list(items)
         self._estimates = estimates
         self._texts = texts
         self._policy, self.cap = policies
@@ -84,7 +83,7 @@ class BatchRun:
         self._next = 0
         self._in_flight_nusd: dict[int, int] = {}
         self._slice_end = 0
-        self._choice: Ints = np.full(len(self._items), -1, dtype=np.int64)
+        self._choice: Ints = np.full(len(self.items), -1, dtype=np.int64)
         self._price = 0.0
         self._reason = describe(self._policy)
         self._stopped = False
@@ -93,7 +92,7 @@ class BatchRun:
     @property
     def n_left(self) -> int:
         """Items that are not handed out yet."""
-        return len(self._items) - self._next
+        return len(self.items) - self._next
 
     def stop(self) -> None:
         """Hand out nothing more."""
@@ -102,7 +101,7 @@ class BatchRun:
     def take(self) -> Step:
         """Return the next step, None when there is nothing left to hand out."""
         with self._lock:
-            if self._stopped or self._next >= len(self._items):
+            if self._stopped or self._next >= len(self.items):
                 return None
             if self._next >= self._slice_end:
                 self._replan(first=False)
@@ -130,7 +129,7 @@ class BatchRun:
             if verdict == "wait":
                 return Wait()
         cheapest = int(worst[self._possible(row)].min(initial=np.iinfo(np.int64).max))
-        return Refused(self._items[row], self.cap.refusal(cheapest))
+        return Refused(self.items[row], self.cap.refusal(cheapest))
 
     def _preferences(self, row: int) -> list[int]:
         """The planned column, then the others by value at the plan's dual price."""
@@ -172,13 +171,13 @@ class BatchRun:
             policy=describe(self._policy),
             features=self._texts[row],
         )
-        self._in_flight_nusd[self._items[row]] = made.expected_cost_nusd or 0
-        return Assignment(self._items[row], made, reserved)
+        self._in_flight_nusd[self.items[row]] = made.expected_cost_nusd or 0
+        return Assignment(self.items[row], made, reserved)
 
     def _replan(self, *, first: bool) -> None:
         """Plan what is left; only a batch budget is planned more than once."""
-        rest = np.arange(self._next, len(self._items))
-        self._slice_end = len(self._items)
+        rest = np.arange(self._next, len(self.items))
+        self._slice_end = len(self.items)
         if not rest.size:
             return
         learned = np.array([self._is_learned(int(row)) for row in rest], dtype=np.bool_)
@@ -187,7 +186,7 @@ class BatchRun:
         if not rest.size:
             return
         if self.cap is not None:
-            self._slice_end = self._next + max(MIN_SLICE, -(-len(self._items) // SLICES))
+            self._slice_end = self._next + max(MIN_SLICE, -(-len(self.items) // SLICES))
         try:
             plan = self._plan(rest)
         except InfeasiblePolicyError:
@@ -247,18 +246,3 @@ def with_call_cap(estimates: Estimates, cap_nusd: int | None) -> Estimates:
         return estimates
     fits = estimates.worst_nusd <= cap_nusd
     return replace(estimates, able=estimates.able & fits, allowed=estimates.allowed & fits)
-
-
-def batch_policy(configured: Policy, asked: Policy | None) -> tuple[Policy, Cap | None]:
-    """The policy of a batch and its hard cap.
-
-    A batch's own policy replaces the configured aim; of two budgets per batch the lower one caps.
-    """
-    policy = configured if asked is None else asked
-    budgets = [p for p in (configured, asked) if isinstance(p, Budget) and p.per == "batch"]
-    if not budgets:
-        return policy, None
-    lowest = min(budgets, key=lambda budget: budget.usd)
-    if isinstance(policy, Budget) and policy.per == "batch":
-        policy = lowest
-    return policy, Cap("batch", usd_to_nusd(lowest.usd))

@@ -1,38 +1,38 @@
 """One call, start to end: decide, send, bill, log, grade, annotate.
 
 The order is the promise: what was answered is on disk before the caller has it (decision and
-attempts in one transaction); of a stream, the decision and an open attempt are on disk before its
-first chunk, and the attempt is completed when the stream ends, however it ends.
+attempts in one transaction); of a stream, and of a call that spends of a hard budget, the decision
+and an open attempt are on disk before the first chunk or before the call, and the attempt is
+completed when it ends, however it ends.
 """
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from optllm_router.completion.base import Client, Response
+from optllm_router.completion.base import Answer, Client, Response
+from optllm_router.core.policy import Policy
 from optllm_router.dispatch.billing import Bill, bill
-from optllm_router.dispatch.deciding import (
-    Decided,
-    Decider,
-    RouterState,
-    effective_policy,
-    unpriced_refusal,
-)
+from optllm_router.dispatch.deciding import Decided, Decider, RouterState, unpriced_refusal
 from optllm_router.dispatch.effects import Conversation, Effect, Pause, Send, Write
+from optllm_router.dispatch.entries import Entries
 from optllm_router.dispatch.journal import Journal
-from optllm_router.dispatch.privacy import scrub
+from optllm_router.dispatch.notes import annotate, attach, error_facts
+from optllm_router.dispatch.policies import is_capped
 from optllm_router.dispatch.requests import Request
-from optllm_router.dispatch.streams import End, open_stream
+from optllm_router.dispatch.streams import End, RoutedStream
 from optllm_router.errors import BudgetExceededError, StoreError
 from optllm_router.grading import Grader, Graders
 from optllm_router.ledger import Cap
-from optllm_router.records import NANO_PER_USD, Attempt, Decision, Kind, Outcome
+from optllm_router.records import NANO_PER_USD, Attempt, Decision, Outcome
 from optllm_router.store.background import BackgroundWriter
-from optllm_router.store.ids import new_id
+from optllm_router.store.base import Store
+
+logger = logging.getLogger("optllm_router")
 
 POLL_S = 0.004
 
@@ -42,15 +42,16 @@ class Task:
     """One call within a router: the request, and what a batch or a probe adds to it.
 
     `decided` is given when a batch has decided (and reserved) already; `on_cost` is told what the
-    call cost in nano-USD, once, whatever happens. `cap` is a batch's budget that a call which is
-    decided here has to reserve from. `grader` replaces the task's own; `on_score` is told the
-    candidate and its score, once it is graded.
+    call cost in nano-USD, once, whatever happens. `policy` is the batch's own, `cap` its budget
+    that a call which is decided here has to reserve from. `grader` replaces the task's own;
+    `on_score` is told the candidate and its score, once it is graded.
     """
 
     request: Request
     decided: Decided | None = None
     batch_id: str | None = None
     on_cost: Callable[[int], None] | None = None
+    policy: Policy | None = None
     cap: Cap | None = None
     grader: Grader | None = None
     on_score: Callable[[str, float], None] | None = None
@@ -71,23 +72,20 @@ class Desk:
         decided = task.decided
         if decided is None:
             try:
-                decided = self.decider.decide(state, task.request)
-                self._check_accountable(state, task)
+                decided = self.decider.decide(state, task.request, task.policy)
                 if task.cap is not None:
                     yield from _reserve(task.cap, decided)
             except BudgetExceededError as error:
                 raise self.client.budget_error(error) from None
         call = _Call(self, state, task, decided)
-        return (yield from call.converse())
+        try:
+            return (yield from call.converse())
+        finally:
+            call.book()
 
-    def _check_accountable(self, state: RouterState, task: Task) -> None:
-        """Refuse to spend what a hard budget could not account for."""
-        bound = effective_policy(state.policy, task.request.policy)[1] is not None
-        if (bound or task.cap is not None) and not self.journal.is_writable():
-            raise StoreError(
-                f"the log cannot be written ({self.journal.n_waiting} entries wait) and a hard "
-                "budget binds: no call was made. Repair the store, or lift the budget"
-            )
+    def later(self, action: Callable[[], object]) -> None:
+        """Do something on the writer's thread."""
+        self.writer.write(lambda _store: action())
 
 
 def _reserve(cap: Cap, decided: Decided) -> Generator[Effect, Any, None]:
@@ -105,160 +103,136 @@ class _Call:
 
     def __init__(self, desk: Desk, state: RouterState, task: Task, decided: Decided) -> None:
         self.desk = desk
-        self.state = state
         self.task = task
         self.decided = decided
-        self.decision_id = new_id()
-        self.started_at = datetime.now(tz=UTC)
-        self.clock = time.perf_counter()
-        self.booked = False
+        self.entries = Entries(state, task.request, decided, task.batch_id)
+        self.opened: Attempt | None = None
+        self.cost_nusd = 0
+        self.unbooked = [True]
+        probes = decided.kind == "probe"  # asked for one by one, beside any policy
+        self.is_bound = not probes and (
+            task.cap is not None or is_capped(state.policy, task.policy, task.request.policy)
+        )
 
     def converse(self) -> Conversation:
-        request, candidate = self.task.request, self.decided.candidate
-        arguments = self._arguments()
+        sent = False
         try:
-            response = yield Send(candidate, arguments)
+            if self.is_bound:
+                yield Write(self._write_ahead)
+            sent = True
+            response = yield Send(self.decided.candidate, self._arguments())
         except BaseException as error:
-            attempt = self._failed(error)
-            yield Write(lambda: self._write([attempt]))
-            self._book(attempt.cost_nusd)
-            _attach(error, (attempt,))
+            if sent or not isinstance(error, StoreError):
+                maybe = sent and self._may_have_cost(error)
+                attempt = self.entries.failed(error, maybe_billed=maybe)
+                attach(error, (attempt,))
+                yield Write(lambda: self._conclude(attempt))
             raise
-        if request.stream:
+        if self.task.request.stream:
             return (yield from self._streaming(response))
         return (yield from self._answered(response))
 
+    def book(self) -> None:
+        """Tell a batch or a probe what the call cost, once."""
+        try:
+            self.unbooked.pop()
+        except IndexError:
+            return
+        if self.task.on_cost is not None:
+            self.task.on_cost(self.cost_nusd)
+        if self.task.cap is not None:
+            self.task.cap.settle(self.decided.worst_nusd or 0, self.cost_nusd)
+
     def _answered(self, response: Response) -> Conversation:
-        answer = self.desk.client.describe(response)
+        answer = self._read(response)
         billed = bill(self.desk.client, self.decided.candidate, self.task.request.query, answer)
-        attempt = self._attempt("ok", billed, response_id=answer.response_id)
+        attempt = self.entries.attempt("ok", billed, response_id=answer.response_id)
         attempt = replace(attempt, cache_hit=answer.cache_hit)
-        yield Write(lambda: self._write([attempt]))
-        self._book(attempt.cost_nusd)
+        yield Write(lambda: self._conclude(attempt))
         annotate(response, self._facts(billed))
         self._grade(answer.text, response)
         return response
 
+    def _read(self, response: Response) -> Answer:
+        """Read an answer; one that we cannot read is the caller's all the same."""
+        try:
+            return self.desk.client.describe(response)
+        except Exception:
+            self.desk.decider.n_faults += 1
+            logger.exception("an answer of %s is billed unread", self.decided.candidate.name)
+            return Answer(text="", usage=None, response_id=None)
+
     def _streaming(self, response: Response) -> Conversation:
-        attempt = replace(self._attempt("open", None), streamed=True)
-        yield Write(lambda: self._write([attempt]))
-        stream = open_stream(
-            response, self.desk.client.meter(self.task.request.arguments), self._end_of(attempt)
-        )
+        opened = self.opened = self.opened or self.entries.opened()
+        meter = self.desk.client.meter(self.task.request.arguments)
+        stream = RoutedStream(response, meter, self._finish, self.desk.later)
+        try:
+            if not self.is_bound:
+                decision = self.entries.decision(served=self.decided.candidate.name)
+                yield Write(lambda: self.desk.journal.write(_recording(decision, opened)))
+        except BaseException:  # its caller will never have it
+            yield Write(stream.abandon)
+            raise
         annotate(response, self._facts(None))
         return stream
 
-    def _end_of(self, opened: Attempt) -> Callable[[End], None]:
-        """What completes a stream's attempt: billed by its usage, or by counting what arrived."""
+    def _finish(self, end: End) -> None:
+        """Complete a stream's attempt: billed by its usage, or by counting what arrived."""
+        query, answer = self.task.request.query, end.answer
+        billed = bill(self.desk.client, self.decided.candidate, query, answer)
+        attempt = replace(
+            self.entries.attempt(end.status, billed, response_id=answer.response_id),
+            cache_hit=answer.cache_hit,
+            **error_facts(end.error, prompt=query.text),
+        )
+        if end.error is not None:
+            if not answer.text and not self._may_have_cost(end.error):
+                attempt = replace(attempt, cost_nusd=0, estimated=False)
+            attach(end.error, (attempt,))
+        self._conclude(attempt)
+        if end.status == "ok":
+            self._grade(answer.text, None)
 
-        def finish(end: End) -> None:
-            client, request = self.desk.client, self.task.request
-            billed = bill(client, self.decided.candidate, request.query, end.answer)
-            attempt = replace(
-                self._attempt(end.status, billed, response_id=end.answer.response_id),
-                id=opened.id,
-                streamed=True,
-                cache_hit=end.answer.cache_hit,
-                **_error_facts(end.error),
-            )
-            served = self.decided.candidate.name
-            self.desk.journal.write(lambda store: store.settle(attempt, served=served))
-            self._book(attempt.cost_nusd)
-            if end.status == "ok":
-                self._grade(end.answer.text, None)
-
-        return finish
+    def _may_have_cost(self, error: BaseException) -> bool:
+        return not isinstance(error, Exception) or self.desk.client.maybe_billed(error)
 
     def _arguments(self) -> Mapping[str, Any]:
-        """The caller's arguments; a routed call without a limit gets the candidate's own."""
-        arguments = self.task.request.arguments
-        limited = self.task.request.query.max_output_tokens is not None
-        if limited or self.decided.kind != "route" or self.decided.candidate.price is None:
-            return arguments
-        return {**arguments, "max_tokens": self.decided.candidate.max_output_tokens}
+        """The caller's arguments, with the candidate's output limit where worst cases need one."""
+        request, candidate = self.task.request, self.decided.candidate
+        as_given = self.decided.kind in {"pin", "shadow"} and not self.is_bound
+        if request.query.max_output_tokens is not None or as_given or candidate.price is None:
+            return request.arguments
+        return {**request.arguments, "max_tokens": candidate.max_output_tokens}
 
-    def _attempt(
-        self, status: Any, billed: Bill | None, *, response_id: str | None = None
-    ) -> Attempt:
-        usage = billed.usage if billed is not None else None
-        return Attempt(
-            id=new_id(),
-            decision_id=self.decision_id,
-            number=0,
-            candidate=self.decided.candidate.name,
-            status=status,
-            started_at=self.started_at,
-            latency_s=time.perf_counter() - self.clock,
-            prompt_tokens=None if usage is None else usage.prompt_tokens,
-            completion_tokens=None if usage is None else usage.completion_tokens,
-            cached_tokens=None if usage is None else usage.cached_tokens,
-            cost_nusd=0 if billed is None else billed.cost_nusd,
-            estimated=billed is not None and billed.estimated,
-            response_id=response_id,
-            price_version=self.state.price_version,
-        )
+    def _write_ahead(self) -> None:
+        """Write the call down before it spends of a hard budget. Raises: StoreError."""
+        opened = self.entries.opened()
+        try:
+            self.desk.journal.write_ahead(_recording(self.entries.decision(served=None), opened))
+        except StoreError as error:
+            raise StoreError(
+                f"{error}; and a hard budget binds: no call was made, since money that cannot be "
+                "accounted for is not spent. Repair the store, or lift the budget"
+            ) from error
+        self.opened = opened
 
-    def _failed(self, error: BaseException) -> Attempt:
-        """A failed attempt: free, unless it may have reached the provider and been billed."""
-        maybe = not isinstance(error, Exception) or self.desk.client.maybe_billed(error)
-        cost = (self.decided.expected_cost_nusd or self.decided.worst_nusd or 0) if maybe else 0
-        return replace(
-            self._attempt("error", None),
-            cost_nusd=cost,
-            estimated=maybe,
-            **_error_facts(error),
-        )
-
-    def _write(self, attempts: list[Attempt]) -> None:
-        decision = self._decision(failed=attempts[-1].status == "error")
-        self.desk.journal.write(lambda store: store.record(decision, attempts))
-
-    def _decision(self, *, failed: bool) -> Decision:
-        request, decided, query = self.task.request, self.decided, self.task.request.query
-        kept = self.state.privacy.keep(query.text, decided.features)
-        return Decision(
-            id=self.decision_id,
-            created_at=self.started_at,
-            kind=decided.kind,
-            requested=request.requested,
-            chosen=decided.chosen,
-            served=None if failed else decided.candidate.name,
-            policy=decided.policy,
-            reason=decided.reason,
-            task=query.task,
-            tags=request.tags,
-            session_id=request.session_id,
-            batch_id=self.task.batch_id,
-            predictor_version=decided.predictor_version,
-            price_version=self.state.price_version,
-            propensity=decided.propensity,
-            dual_price=decided.dual_price,
-            allowed=decided.allowed,
-            expected_accuracy=decided.expected_accuracy,
-            expected_cost_nusd=decided.expected_cost_nusd,
-            text_key=kept.text_key,
-            features=kept.features,
-            prompt=kept.prompt,
-            n_prompt_tokens=query.n_prompt_tokens,
-            n_turns=query.n_turns,
-            n_tools=query.n_tools,
-            n_images=query.n_images,
-            wants_json=query.wants_json,
-        )
-
-    def _book(self, cost_nusd: int | None) -> None:
-        if self.booked:
-            return
-        self.booked = True
-        if self.task.on_cost is not None:
-            self.task.on_cost(cost_nusd or 0)
-        if self.task.cap is not None:
-            self.task.cap.settle(self.decided.worst_nusd or 0, cost_nusd or 0)
+    def _conclude(self, attempt: Attempt) -> None:
+        """Write how the call went, and book its cost."""
+        self.cost_nusd = attempt.cost_nusd or 0
+        served = None if attempt.status == "error" else self.decided.candidate.name
+        if self.opened is not None:
+            completed = replace(attempt, id=self.opened.id)
+            self.desk.journal.write(lambda store: store.settle(completed, served=served))
+        else:
+            decision = self.entries.decision(served=served)
+            self.desk.journal.write(_recording(decision, attempt))
+        self.book()
 
     def _grade(self, text: str, response: Response) -> None:
         """Grade in the background, where the task has a grader."""
-        task, decision_id = self.task, self.decision_id
-        candidate, origin = self.decided.candidate.name, _origin(self.decided.kind)
+        task, decision_id = self.task, self.entries.decision_id
+        candidate = self.decided.candidate.name
+        origin = "probe" if self.decided.kind == "probe" else "grader"
         grader = task.grader or self.desk.graders.for_task(task.request.query.task)
         if grader is None:
             return
@@ -285,7 +259,7 @@ class _Call:
         expected = decided.expected_cost_nusd
         cost = billed.cost_nusd if billed is not None else None
         return {
-            "decision_id": self.decision_id,
+            "decision_id": self.entries.decision_id,
             "candidate": decided.candidate.name,
             "chosen": decided.chosen,
             "expected_accuracy": decided.expected_accuracy,
@@ -298,26 +272,5 @@ class _Call:
         }
 
 
-def annotate(response: Response, facts: Mapping[str, object]) -> None:
-    """Put our facts beside LiteLLM's own hidden parameters."""
-    hidden = getattr(response, "_hidden_params", None)
-    if isinstance(hidden, dict):
-        hidden["optllm"] = dict(facts)
-
-
-def _origin(kind: Kind) -> str:
-    return "probe" if kind == "probe" else "grader"
-
-
-def _error_facts(error: BaseException | None) -> dict[str, Any]:
-    if error is None:
-        return {}
-    return {"error_class": type(error).__name__, "error_text": scrub(str(error))}
-
-
-def _attach(error: BaseException, attempts: tuple[Attempt, ...]) -> None:
-    """Leave the attempts on the exception; a few classes take no attributes."""
-    try:
-        error.optllm_attempts = attempts  # type: ignore[attr-defined]  # documented in the README
-    except AttributeError:
-        error.add_note(f"attempts: {attempts!r}")
+def _recording(decision: Decision, attempt: Attempt) -> Callable[[Store], None]:
+    return lambda store: store.record(decision, [attempt])

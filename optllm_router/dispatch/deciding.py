@@ -10,19 +10,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from optllm_router.completion.base import Client
-from optllm_router.core.cost import usd_to_nusd, worst_case_nusd
+from optllm_router.core.cost import worst_case_nusd
 from optllm_router.core.estimates import Estimates, estimate
 from optllm_router.core.features import SparseText
-from optllm_router.core.planning import Choice, decide, live_price
-from optllm_router.core.policy import Budget, Policy, describe
+from optllm_router.core.planning import Choice, LiveAim, decide, live_aim
+from optllm_router.core.policy import Policy, describe
 from optllm_router.core.snapshot import Snapshot
+from optllm_router.dispatch.policies import effective_policy
 from optllm_router.dispatch.privacy import Privacy
-from optllm_router.dispatch.requests import AUTO, Request
+from optllm_router.dispatch.requests import AUTO, CREDENTIALS, Request
 from optllm_router.errors import BudgetExceededError, NoCandidateError, RouterError
 from optllm_router.ledger import Cap
 from optllm_router.records import NANO_PER_USD, Bools, Candidate, Kind
@@ -66,7 +67,7 @@ class RouterState:
     min_labels: int
     snapshot: Snapshot | None = None
     n_labels: int = 0
-    prices: dict[Policy, float] = field(default_factory=dict, compare=False)
+    aims: dict[Policy, LiveAim] = field(default_factory=dict, compare=False)
 
     @property
     def unfit_reason(self) -> str:
@@ -80,13 +81,13 @@ class RouterState:
                 return i
         return -1
 
-    def price_of(self, policy: Policy) -> float:
-        """The dual price of a policy on recent traffic, computed once per snapshot."""
-        if policy not in self.prices:
+    def aim_of(self, policy: Policy) -> LiveAim:
+        """What a policy means for single requests, computed once per snapshot."""
+        if policy not in self.aims:
             if self.snapshot is None:
-                return 0.0
-            self.prices[policy] = live_price(self.snapshot, policy)
-        return self.prices[policy]
+                return LiveAim(0.0, None)
+            self.aims[policy] = live_aim(self.snapshot, policy)
+        return self.aims[policy]
 
 
 class Decider:
@@ -105,65 +106,77 @@ class Decider:
         queries = [request.query for request in requests]
         return estimate(state.snapshot, queries, texts, state.candidates), texts
 
-    def decide(self, state: RouterState, request: Request) -> Decided:
-        """Decide one live request.
+    def decide(
+        self, state: RouterState, request: Request, batch_policy: Policy | None = None
+    ) -> Decided:
+        """Decide one live request; a batch's policy stands between the configured and its own.
 
         Raises: NoCandidateError, BudgetExceededError.
         """
+        policy, cap = effective_policy(state.policy, batch_policy, request.policy)
         if not request.routed and state.mode != "shadow":
-            return self._pinned(state, request)
+            return self._pinned(state, request, cap)
+        if state.mode == "shadow":
+            return self._shadowed(state, request, policy, cap)
         try:
-            return self._routed(state, request)
+            return self._routed(state, request, policy, cap)
         except RouterError:
             raise
         except Exception:
             self.n_faults += 1
             logger.exception("the router could not decide; %s answers", state.default)
-            return self._fallback(state, request)
+            return self._fallback(state, request, cap)
 
-    def _routed(self, state: RouterState, request: Request) -> Decided:
+    def _routed(
+        self, state: RouterState, request: Request, policy: Policy, cap: int | None
+    ) -> Decided:
         estimates, texts = self.estimates(state, [request])
-        policy, cap = effective_policy(state.policy, request.policy)
-        decided = decide_row(state, estimates, policy, cap=cap, features=texts[0])
-        return self._shadowed(state, request, decided) if state.mode == "shadow" else decided
+        return decide_row(state, estimates, policy, cap=cap, features=texts[0])
 
-    def _shadowed(self, state: RouterState, request: Request, would: Decided) -> Decided:
+    def _shadowed(
+        self, state: RouterState, request: Request, policy: Policy, cap: int | None
+    ) -> Decided:
         """Call what was asked (the default for "auto"); log what would have been chosen."""
         asked = state.default if request.requested == AUTO else request.requested
-        candidate = self._candidate(state, asked)
-        return Decided(
+        candidate = self._asked(state, asked, request)
+        worst = _checked_worst(candidate, request, cap)
+        as_asked = Decided(
             kind="shadow",
             candidate=candidate,
-            chosen=would.chosen,
-            policy=would.policy,
+            chosen=candidate.name,
+            policy=describe(policy),
+            reason="shadow",
+            worst_nusd=worst,
+        )
+        try:
+            would = self._routed(state, request, policy, cap)
+        except RouterError as error:
+            return replace(as_asked, reason=f"shadow: would have been refused: {error}")
+        except Exception:
+            self.n_faults += 1
+            logger.exception("the router could not decide; %s was asked and answers", asked)
+            return replace(as_asked, reason="shadow: router fault")
+        return replace(
+            would,
+            kind="shadow",
+            candidate=candidate,
+            worst_nusd=worst,
             reason=f"shadow: {would.reason}",
-            worst_nusd=worst_case_nusd(candidate, request.query),
-            features=would.features,
-            dual_price=would.dual_price,
-            expected_accuracy=would.expected_accuracy,
-            expected_cost_nusd=would.expected_cost_nusd,
-            predictor_version=would.predictor_version,
-            allowed=would.allowed,
+            propensity=None,
         )
 
-    def _pinned(self, state: RouterState, request: Request) -> Decided:
-        candidate = self._candidate(state, request.requested)
-        worst = worst_case_nusd(candidate, request.query)
-        _, cap = effective_policy(state.policy, request.policy)
-        if cap is not None and worst is None:
-            raise unpriced_refusal(Cap("call", cap), candidate.name)
-        if cap is not None and worst is not None and worst > cap:
-            raise Cap("call", cap).refusal(worst)
+    def _pinned(self, state: RouterState, request: Request, cap: int | None) -> Decided:
+        candidate = self._asked(state, request.requested, request)
         return Decided(
             kind="pin",
             candidate=candidate,
             chosen=candidate.name,
             policy="pin",
             reason=f"pinned: called as asked, {request.requested!r} is not routed",
-            worst_nusd=worst,
+            worst_nusd=_checked_worst(candidate, request, cap),
         )
 
-    def _fallback(self, state: RouterState, request: Request) -> Decided:
+    def _fallback(self, state: RouterState, request: Request, cap: int | None) -> Decided:
         candidate = state.candidates[max(state.position(state.default), 0)]
         return Decided(
             kind="route",
@@ -171,7 +184,21 @@ class Decider:
             chosen=candidate.name,
             policy=describe(state.policy),
             reason="router fault: the default answers",
-            worst_nusd=worst_case_nusd(candidate, request.query),
+            worst_nusd=_checked_worst(candidate, request, cap),
+        )
+
+    def _asked(self, state: RouterState, name: str, request: Request) -> Candidate:
+        """What a call names; where the call brings its own endpoint or key, those count."""
+        candidate = self._candidate(state, name)
+        brought = [credential for credential in CREDENTIALS if credential in request.arguments]
+        if not brought:
+            return candidate
+        kept = {k: v for k, v in candidate.arguments.items() if k not in CREDENTIALS}
+        keeps_key = brought == ["extra_headers"]
+        return replace(
+            candidate,
+            arguments=candidate.arguments if keeps_key else kept,
+            api_key_env=candidate.api_key_env if keeps_key else None,
         )
 
     def _candidate(self, state: RouterState, name: str) -> Candidate:
@@ -200,7 +227,10 @@ def decide_row(
         choice = _unlearned(state, estimates, affordable, cap)
     else:
         _check_affordable(estimates, estimates.allowed[0], affordable, cap)
-        choice = decide(estimates, policy, state.price_of(policy), affordable=affordable)
+        aim = state.aim_of(policy)
+        choice = decide(estimates, policy, aim.price, affordable=affordable)
+        if aim.remark is not None:
+            choice = replace(choice, reason=f"{choice.reason}: {aim.remark}")
     return decided(state, estimates, choice, policy=describe(policy), features=features)
 
 
@@ -233,17 +263,14 @@ def decided(
     )
 
 
-def effective_policy(configured: Policy, asked: Policy | None) -> tuple[Policy, int | None]:
-    """Return the policy to aim at and the tightest cap, in nano-USD, of the budgets among both.
-
-    A call's own policy replaces the aim, but never loosens a configured budget.
-    """
-    budgets = [p for p in (configured, asked) if isinstance(p, Budget)]
-    tightest = min(budgets, key=lambda budget: budget.usd, default=None)
-    aim = configured if asked is None else asked
-    if isinstance(aim, Budget) and tightest is not None:
-        aim = tightest
-    return aim, None if tightest is None else usd_to_nusd(tightest.usd)
+def _checked_worst(candidate: Candidate, request: Request, cap: int | None) -> int | None:
+    """The worst case of a call that is not chosen. Raises: BudgetExceededError over the cap."""
+    worst = worst_case_nusd(candidate, request.query)
+    if cap is not None and worst is None:
+        raise unpriced_refusal(Cap("call", cap), candidate.name)
+    if cap is not None and worst is not None and worst > cap:
+        raise Cap("call", cap).refusal(worst)
+    return worst
 
 
 def _unlearned(

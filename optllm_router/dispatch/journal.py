@@ -8,13 +8,19 @@ stays. What could not be written at close is reported there.
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Callable
+from typing import TypeAlias
 
 from optllm_router.errors import StoreError
 from optllm_router.store.background import BackgroundWriter
 from optllm_router.store.base import Store
+from optllm_router.store.faults import is_permanent
 
 logger = logging.getLogger("optllm_router")
+
+Entry: TypeAlias = Callable[[Store], object]  # harmless when it is done twice
 
 
 class Journal:
@@ -23,27 +29,58 @@ class Journal:
     def __init__(self, store: Store, writer: BackgroundWriter) -> None:
         self._store = store
         self._writer = writer
-        self._down = False
+        self._lock = threading.Lock()
+        self._n_late = 0
+        self._pid = os.getpid()
 
     @property
     def n_waiting(self) -> int:
-        """How many writes the store has not taken yet."""
-        return self._writer.n_waiting
+        """How many entries the store has not taken yet."""
+        if self._pid != os.getpid():  # what waits belongs to the process that was forked
+            self._pid, self._lock, self._n_late = os.getpid(), threading.Lock(), 0
+        return self._n_late
 
-    def write(self, entry: Callable[[Store], object]) -> None:
+    def write(self, entry: Entry) -> None:
         """Write an entry now, or leave it to the background writer while the store is down."""
-        if not self.is_writable():
-            self._writer.write(entry)
+        if self.n_waiting:
+            self._write_later(entry)
             return
         try:
             entry(self._store)
-        except StoreError:
+        except Exception:
+            # An impossible entry is given up by the writer, which logs it: the answer comes first.
             logger.exception("the log cannot be written; the entry waits in memory")
-            self._down = True
-            self._writer.write(entry)
+            self._write_later(entry)
+        except BaseException:
+            self._write_later(entry)  # interrupted half-way
+            raise
 
-    def is_writable(self) -> bool:
-        """Whether the store has taken everything so far; looks again where it had not."""
-        if self._down:
-            self._down = self._writer.flush(0.0) > 0
-        return not self._down
+    def write_ahead(self, entry: Entry) -> None:
+        """Write an entry now. Raises: StoreError where the store does not take it."""
+        if self.n_waiting:
+            self._writer.flush(0.0)  # has the writer ask the store again
+            raise StoreError(f"the log cannot be written, {self.n_waiting} entries wait in memory")
+        entry(self._store)
+
+    def _write_later(self, entry: Entry) -> None:
+        """Hand an entry to the background writer, and count it until it is over with."""
+        with self._lock:
+            self._n_late += 1
+
+        def write(store: Store) -> None:
+            try:
+                entry(store)
+            except StoreError as error:
+                if is_permanent(error):
+                    self._over()
+                raise
+            except BaseException:
+                self._over()
+                raise
+            self._over()
+
+        self._writer.write(write)
+
+    def _over(self) -> None:
+        with self._lock:
+            self._n_late -= 1

@@ -7,18 +7,29 @@ that takes their place).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from optllm_router.core.cost import usd_to_nusd
+from optllm_router.core.estimates import Estimates
 from optllm_router.core.planning import Plan, aligned_optimism, plan_batch
 from optllm_router.core.policy import Budget, Policy
-from optllm_router.dispatch.batch import BatchRun, batch_policy, with_call_cap
+from optllm_router.dispatch.batch import BatchRun, with_call_cap
 from optllm_router.dispatch.deciding import Decider, RouterState
+from optllm_router.dispatch.policies import batch_policy, call_cap, check_policy
 from optllm_router.dispatch.requests import Request
 from optllm_router.dispatch.workers import BatchJob
-from optllm_router.errors import ConfigError, NotTrainedError
+from optllm_router.errors import (
+    ConfigError,
+    InfeasiblePolicyError,
+    NotTrainedError,
+    RouterError,
+)
+from optllm_router.ledger import Cap
+from optllm_router.records import NANO_PER_USD
+
+logger = logging.getLogger("optllm_router")
 
 
 def plan_requests(
@@ -28,6 +39,7 @@ def plan_requests(
 
     Raises: NotTrainedError before the first fit, NoCandidateError, InfeasiblePolicyError.
     """
+    check_policy(policy, state.candidates)
     if state.snapshot is None:
         raise NotTrainedError(
             f"{state.unfit_reason}: probe candidates, give feedback or import outcomes, then "
@@ -37,8 +49,9 @@ def plan_requests(
         )
     aim, _ = batch_policy(state.policy, policy)
     estimates, _ = decider.estimates(state, requests)
-    estimates = with_call_cap(estimates, _call_cap(state.policy, policy))
-    return plan_batch(estimates, aim, aligned_optimism(state.snapshot, estimates))
+    capped = with_call_cap(estimates, call_cap(state.policy, policy))
+    _check_call_cap(estimates, capped, call_cap(state.policy, policy))
+    return plan_batch(capped, aim, aligned_optimism(state.snapshot, capped))
 
 
 def prepare_batch(  # noqa: PLR0913  # who decides, on what, under what, and where it is told
@@ -57,29 +70,66 @@ def prepare_batch(  # noqa: PLR0913  # who decides, on what, under what, and whe
     requests = [_without_stream(request) for request in requests]
     aim, cap = batch_policy(state.policy, policy)
     alone = state.mode == "shadow" or (isinstance(aim, Budget) and aim.per == "call")
-    routed = [
-        i for i, r in enumerate(requests) if isinstance(r, Request) and r.routed and not alone
-    ]
+    routed = [] if alone else [i for i, r in enumerate(requests) if _is_planned(r)]
     plan = None
-    planned: list[int] = []
-    if routed:
-        estimates, texts = decider.estimates(state, [_request(requests[i]) for i in routed])
-        estimates = with_call_cap(estimates, _call_cap(state.policy, policy))
-        usable = estimates.allowed if state.snapshot is not None else estimates.able
-        keep = np.flatnonzero((usable | estimates.able).any(axis=1))
-        planned = [routed[int(k)] for k in keep]
-        plan = BatchRun(
-            state, planned, estimates.rows(keep), [texts[int(k)] for k in keep], (aim, cap)
-        )
-    singly = set(planned)
+    try:
+        asked = [(i, _request(requests[i])) for i in routed]
+        plan = _plan(decider, state, asked, (aim, cap), policy)
+    except RouterError:
+        raise
+    except Exception:
+        decider.n_faults += 1
+        logger.exception("the batch could not be planned; its items are decided one by one")
+    planned = set(plan.items if plan is not None else ())
     return BatchJob(
         state=state,
         requests=requests,
         plan=plan,
-        live=[i for i, r in enumerate(requests) if isinstance(r, Request) and i not in singly],
+        live=[i for i, r in enumerate(requests) if isinstance(r, Request) and i not in planned],
         cap=cap,
+        policy=policy,
         batch_id=batch_id,
         on_done=on_done,
+    )
+
+
+def _plan(
+    decider: Decider,
+    state: RouterState,
+    routed: Sequence[tuple[int, Request]],
+    policies: tuple[Policy, Cap | None],
+    asked: Policy | None,
+) -> BatchRun | None:
+    """Plan the items that some column can serve; None where there are none."""
+    if not routed:
+        return None
+    estimates, texts = decider.estimates(state, [request for _, request in routed])
+    estimates = with_call_cap(estimates, call_cap(state.policy, asked))
+    keep = np.flatnonzero(estimates.able.any(axis=1))
+    if not keep.size:
+        return None
+    items = [routed[int(k)][0] for k in keep]
+    return BatchRun(state, items, estimates.rows(keep), [texts[int(k)] for k in keep], policies)
+
+
+def _is_planned(request: Request | Exception) -> bool:
+    """Whether an item is planned with the others: it is routed and has no policy of its own."""
+    return isinstance(request, Request) and request.routed and request.policy is None
+
+
+def _check_call_cap(estimates: Estimates, capped: Estimates, cap: int | None) -> None:
+    """Refuse a budget per call below a query's cheapest worst case; states the minimum."""
+    lost = np.flatnonzero(estimates.able.any(axis=1) & ~capped.able.any(axis=1))
+    if cap is None or not lost.size:
+        return
+    worst = np.where(estimates.able, estimates.worst_nusd, np.iinfo(np.int64).max)
+    minimum = int(worst[lost].min(axis=1).max()) / NANO_PER_USD
+    raise InfeasiblePolicyError(
+        f"a budget of {cap / NANO_PER_USD:.6f} USD per call is below the worst case of every "
+        f"candidate for {lost.size} of {estimates.n_queries} queries, the first in row "
+        f"{int(lost[0])}: raise it to at least {minimum:.6f} USD, or lower `max_output_tokens`",
+        asked=cap / NANO_PER_USD,
+        nearest=minimum,
     )
 
 
@@ -87,12 +137,6 @@ def _request(request: Request | Exception) -> Request:
     if isinstance(request, Exception):
         raise request
     return request
-
-
-def _call_cap(*policies: Policy | None) -> int | None:
-    """The tightest budget per call among policies, in nano-USD."""
-    caps = [p.usd for p in policies if isinstance(p, Budget) and p.per == "call"]
-    return usd_to_nusd(min(caps)) if caps else None
 
 
 def _without_stream(request: Request | Exception) -> Request | Exception:

@@ -13,6 +13,7 @@ _SECRETS = re.compile(
     r"|\b(?:sk|pk|rk|gsk|xai|key|hf|ghp|AKIA|AIza)[-_]?[A-Za-z0-9*_-]{10,}"
 )
 MAX_ERROR_TEXT = 500
+MIN_QUOTED = 12  # a shorter prompt is a word that error texts may have by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Privacy:
         return Kept(text_key(text, key=self.key), hashed, text if self.level == "full" else None)
 
 
-def scrub(text: str) -> str:
-    """Remove what looks like a credential from a provider's error text, and cut it to length."""
+def scrub(text: str, *, prompt: str = "") -> str:
+    """Remove credentials, and a prompt that is quoted, from an error text; cut it to length."""
+    if len(prompt) >= MIN_QUOTED:
+        text = text.replace(prompt, "[prompt]")
     return _SECRETS.sub("[removed]", text)[:MAX_ERROR_TEXT]

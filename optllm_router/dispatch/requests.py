@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,22 +69,26 @@ class Request:
         return bool(self.arguments.get("stream"))
 
 
-def read_request(
+def read_request(  # noqa: PLR0913  # a call's arguments, and what they are read by
     model: str | None,
     messages: Sequence[Any] | None,
     kwargs: Mapping[str, Any],
     *,
     route_models: frozenset[str],
+    shadow: bool,
     count_tokens: CountTokens,
 ) -> Request:
-    """Read a call's arguments. Raises: ConfigError for what cannot be called."""
+    """Read a call's arguments; in shadow mode a name is called as asked, credentials and all.
+
+    Raises: ConfigError for what cannot be called.
+    """
     arguments = {name: value for name, value in kwargs.items() if value is not None}
     own = {name: arguments.pop(name, None) for name in OWN_ARGUMENTS}
     requested = AUTO if model is None else model
     if not isinstance(requested, str):
         raise ConfigError(f"`model={requested!r}` is not a name: pass a string such as 'auto'")
     routed = requested == AUTO or requested in route_models
-    if routed:
+    if routed and not (shadow and requested != AUTO):
         _refuse_with_routed(requested, arguments)
     arguments["messages"] = _checked_messages(messages)
     return Request(
@@ -104,23 +108,42 @@ def describe_query(
 ) -> Query:
     """Describe what is asked: routed text, task, size and what it needs of a candidate."""
     messages = arguments["messages"]
-    tools = arguments.get("tools") or arguments.get("functions")
+    tools = _listed(arguments, "tools") or _listed(arguments, "functions")
     wants = _response_format(arguments.get("response_format"))
-    limit = arguments.get("max_completion_tokens") or arguments.get("max_tokens")
+    limits = [_whole(arguments, name) for name in ("max_completion_tokens", "max_tokens")]
     drops = arguments.get("drop_params") is True
     return Query(
         text=clip_text(routed_text(messages)),
         task=str(task) if task is not None else _task_of_system_prompt(messages),
         n_prompt_tokens=count_tokens(messages, tools),
         n_turns=len(messages),
-        n_tools=len(tools or ()),
+        n_tools=len(tools),
         n_images=sum(_n_images(_field(message, "content")) for message in messages),
-        n_choices=max(1, int(arguments.get("n") or 1)),
+        n_choices=_whole(arguments, "n") or 1,
         wants_json=wants is not None,
         wants_json_schema=wants == "json_schema",
-        max_output_tokens=int(limit) if limit else None,
+        max_output_tokens=max((limit for limit in limits if limit is not None), default=None),
         parameters=frozenset() if drops else CAPABILITY_PARAMETERS & arguments.keys(),
     )
+
+
+def _whole(arguments: Mapping[str, Any], name: str) -> int | None:
+    """Read a count that bounds what a call can cost. Raises: ConfigError where it is none."""
+    value = arguments.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"`{name}={value!r}` is not a whole number of at least 1")
+    return value
+
+
+def _listed(arguments: Mapping[str, Any], name: str) -> list[Any]:
+    value = arguments.get(name)
+    if value is None:
+        return []
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        raise ConfigError(f"`{name}` is a {type(value).__name__}: pass a list")
+    return list(value)
 
 
 def routed_text(messages: Sequence[Any]) -> str:

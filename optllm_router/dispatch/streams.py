@@ -27,22 +27,22 @@ class End:
     error: BaseException | None = None
 
 
-def open_stream(
-    response: Response, meter: StreamMeter, finish: Callable[[End], None]
-) -> RoutedStream:
-    """Wrap a provider's stream; `finish` is called once, when it ends."""
-    return RoutedStream(response, meter, finish)
+Finish = Callable[[End], None]
+Later = Callable[[Callable[[], object]], None]
 
 
 class RoutedStream:
-    """Iterates like the stream it wraps, sync or async, and passes other attributes through."""
+    """Iterates like the stream it wraps, sync or async, and passes other attributes through.
 
-    def __init__(
-        self, wrapped: Response, meter: StreamMeter, finish: Callable[[End], None]
-    ) -> None:
+    `finish` is called once, when the stream ends. A stream that is garbage-collected has it done
+    `later`, on another thread: the collector may have interrupted any code, holding any lock.
+    """
+
+    def __init__(self, wrapped: Response, meter: StreamMeter, finish: Finish, later: Later) -> None:
         self._wrapped = wrapped
         self._meter = meter
         self._finish = finish
+        self._later = later
         self._ended = False
         self._lock = threading.Lock()
 
@@ -52,6 +52,8 @@ class RoutedStream:
         return type(self._wrapped)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_wrapped":  # not made yet, or being copied
+            raise AttributeError(name)
         return getattr(self._wrapped, name)
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -114,8 +116,15 @@ class RoutedStream:
         await self.aclose()
 
     def __del__(self) -> None:
-        if not getattr(self, "_ended", True):
-            self._end("abandoned")
+        if not self.__dict__.get("_ended", True):
+            self._ended = True
+            end = End("abandoned", self._meter.answer())
+            finish = self._finish
+            self._later(lambda: finish(end))
+
+    def abandon(self) -> None:
+        """End a stream that never reached its caller."""
+        self._end("abandoned")
 
     def _claim(self) -> bool:
         """Whether this caller is the one that ends the stream."""

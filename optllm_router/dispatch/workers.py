@@ -15,6 +15,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from optllm_router.core.policy import Policy
 from optllm_router.dispatch.batch import Assignment, BatchRun, Refused, Step, Wait
 from optllm_router.dispatch.calls import POLL_S, Desk, Task
 from optllm_router.dispatch.deciding import RouterState
@@ -36,6 +37,7 @@ class BatchJob:
     plan: BatchRun | None
     live: Sequence[int]
     cap: Cap | None
+    policy: Policy | None
     batch_id: str
     on_done: Callable[[], None]
     tasks: Sequence[Task] | None = None
@@ -45,7 +47,10 @@ class BatchJob:
     _stopped: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self.results = [r if isinstance(r, Exception) else None for r in self.requests]
+        self.results = [None] * len(self.requests)
+        for item, request in enumerate(self.requests):
+            if isinstance(request, Exception):
+                self.finish(item, request)
 
     @classmethod
     def of_tasks(
@@ -58,6 +63,7 @@ class BatchJob:
             plan=None,
             live=range(len(tasks)),
             cap=None,
+            policy=None,
             batch_id="",
             on_done=on_done,
         )
@@ -96,13 +102,15 @@ class BatchJob:
             self._next_live += 1
         if self.tasks is not None:
             return item, self.tasks[item]
-        return item, Task(self._request(item), batch_id=self.batch_id, cap=self.cap)
+        task = Task(self._request(item), batch_id=self.batch_id, policy=self.policy, cap=self.cap)
+        return item, task
 
     def _planned(self, plan: BatchRun, step: Assignment) -> Task:
         return Task(
             self._request(step.item),
             decided=step.decided,
             batch_id=self.batch_id,
+            policy=self.policy,
             on_cost=lambda cost: plan.settle(step, cost),
         )
 
@@ -127,6 +135,7 @@ def run_batch(desk: Desk, job: BatchJob, concurrency: int) -> list[Any]:
             except Exception as error:  # noqa: BLE001  # the caller gets it in the item's place
                 job.finish(item, error)
 
+    concurrency = min(concurrency, max(len(job.requests), 1))
     with ThreadPoolExecutor(concurrency, thread_name_prefix="optllm-batch") as pool:
         workers = [pool.submit(work) for _ in range(concurrency)]
         try:
@@ -152,13 +161,22 @@ async def arun_batch(
             try:
                 answer = await arun(desk.converse(job.state, task), desk.client, store_thread)
                 job.finish(item, answer)
+            except asyncio.CancelledError as error:
+                if _is_being_cancelled():
+                    raise
+                job.finish(item, error)  # a client gave up by itself: nobody cancels the batch
             except Exception as error:  # noqa: BLE001  # the caller gets it in the item's place
                 job.finish(item, error)
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(concurrency):
+            for _ in range(min(concurrency, len(job.requests))):
                 group.create_task(work())
     finally:
         job.stop()
     return job.results
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -11,21 +11,24 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from optllm_router.completion.base import Client
 from optllm_router.config import Config, build_policy
+from optllm_router.core.planning import LiveAim
 from optllm_router.core.policy import Policy
 from optllm_router.dispatch.calls import Desk
 from optllm_router.dispatch.deciding import Decider, RouterState
 from optllm_router.dispatch.journal import Journal
+from optllm_router.dispatch.policies import check_policy
 from optllm_router.dispatch.prepare import prepare_batch
 from optllm_router.dispatch.privacy import Privacy
 from optllm_router.dispatch.requests import AUTO, Request, item_arguments, read_request
 from optllm_router.dispatch.workers import BatchJob
 from optllm_router.errors import ConfigError, UnpricedCandidateError
-from optllm_router.grading import graders_from_config
+from optllm_router.grading import Graders, graders_from_config
 from optllm_router.learning import RefitSettings, RetrainReport, load_current, refit, refit_in_child
 from optllm_router.records import Candidate
 from optllm_router.router.housekeeping import Housekeeper, RefitClock
@@ -34,6 +37,8 @@ from optllm_router.store.ids import new_id
 from optllm_router.store.sql import open_store
 
 logger = logging.getLogger("optllm_router")
+
+LONG_CHARACTERS = 10_000  # counting the tokens of so many takes some 2 ms
 
 
 class Engine:
@@ -47,8 +52,18 @@ class Engine:
         self.client = client if client is not None else _litellm_client()
         known = _candidates(self.client, config)
         policy = build_policy(config)
+        check_policy(policy, known)
         graders = graders_from_config(config.graders)
         self.store = open_store(config.store, durability=config.durability)
+        try:
+            self._assemble(known, policy, graders)
+        except BaseException:
+            self.store.close()
+            raise
+
+    def _assemble(self, known: tuple[Candidate, ...], policy: Policy, graders: Graders) -> None:
+        """Make everything that needs the store."""
+        config = self.config
         self.writer = BackgroundWriter(self.store, capacity=100_000)
         self.desk = Desk(
             client=self.client,
@@ -69,6 +84,7 @@ class Engine:
             n_labels=self.store.n_graded(),
         )
         self.route_models = frozenset(config.route_models)
+        self._prepare_aim(self.state)
         self.housekeeper = Housekeeper(self._keep_house)
         self._clock = RefitClock(
             every_outcomes=config.retrain.every_outcomes,
@@ -79,6 +95,7 @@ class Engine:
         self._threads: dict[int, ThreadPoolExecutor] = {}
         self._swap = threading.Lock()
         self._closed = False
+        self._is_warm = False
 
     def read(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
         """Read one call's arguments. Raises: ConfigError."""
@@ -88,10 +105,30 @@ class Engine:
             messages,
             kwargs,
             route_models=self.route_models,
+            shadow=self.state.mode == "shadow",
             count_tokens=self.client.count_tokens,
         )
+        check_policy(request.policy, self.state.candidates)
         if not request.routed and request.requested not in self._warned_pins:
             self._warn_of_pin(request.requested)
+        return request
+
+    async def aread(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
+        """Do what `read` does; on a thread where it takes long: the first time, and long texts."""
+        import asyncio
+
+        if self._is_warm and not _is_long(messages):
+            return self.read(model, messages, kwargs)
+        return await asyncio.to_thread(self._read_warming, model, messages, kwargs)
+
+    def _read_warming(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
+        if not self._is_warm:
+            self.client.warm_up()
+        request = self.read(model, messages, kwargs)
+        if not self._is_warm:
+            self._is_warm = True
+            with suppress(Exception):  # the decision itself guards against faults, and logs them
+                self.desk.decider.estimates(self.state, [request])
         return request
 
     def read_item(self, item: Any, common: Mapping[str, Any]) -> Request:
@@ -110,12 +147,13 @@ class Engine:
         self, items: Sequence[Any], policy: Policy | None, common: Mapping[str, Any], advance: Any
     ) -> BatchJob:
         """Read and plan a batch. Raises: InfeasiblePolicyError before anything is spent."""
+        check_policy(policy, self.state.candidates)
         return prepare_batch(
             self.desk.decider,
             self.state,
             [self.read_or_error(item, common) for item in items],
             policy,
-            batch_id=str(common.get("batch_id") or new_id()),
+            batch_id=new_id(),
             on_done=advance,
         )
 
@@ -134,12 +172,14 @@ class Engine:
                 )
         read = []
         for i, item in enumerate(queries):
-            own = item_arguments(item)
+            own = {**common, **item_arguments(item)}
             if references is not None:
                 own["reference"] = references[i]
             if tasks is not None:
                 own["task"] = tasks[i]
-            read.append(self.read_item(own, common))
+            if own.get("stream"):
+                raise ConfigError("`stream=True` in a probe: stream single calls, probe whole ones")
+            read.append(self.read_item(own, {}))
         return read
 
     def store_thread(self) -> ThreadPoolExecutor:
@@ -163,7 +203,8 @@ class Engine:
     def flush(self, timeout_s: float = 30.0) -> int:
         """Wait for grading and late writes; return how many writes are still waiting."""
         left = self.writer.flush(timeout_s)
-        self.count_labels()
+        if not left:
+            self.count_labels()
         return left
 
     def close(self) -> int:
@@ -173,7 +214,8 @@ class Engine:
         self._closed = True
         self.housekeeper.stop()
         left = self.writer.close()
-        for executor in self._threads.values():
+        executor = self._threads.get(os.getpid())
+        if executor is not None:
             executor.shutdown()
         self.store.close()
         return left
@@ -183,8 +225,18 @@ class Engine:
         if self.store.current_predictor() == _version(self.state):
             return
         snapshot = load_current(self.store)
+        aims: dict[Policy, LiveAim] = {}
+        self._prepare_aim(replace(self.state, snapshot=snapshot, aims=aims))
         with self._swap:
-            self.state = replace(self.state, snapshot=snapshot, prices={})
+            self.state = replace(self.state, snapshot=snapshot, aims=aims)
+
+    def _prepare_aim(self, state: RouterState) -> None:
+        """Work out what the policy means for single requests, before one of them has to wait.
+
+        A fault here is met again, logged and guarded against, by the decision that needs it.
+        """
+        with suppress(Exception):
+            state.aim_of(state.policy)
 
     def count_labels(self) -> None:
         """Look up how many decisions are graded."""
@@ -225,12 +277,23 @@ class Engine:
             report = refit_in_child(
                 self.store.url, state.candidates, settings, price_version=state.price_version
             )
+        if self._closed:
+            return
         self.writer.log_event("refit", report.reason, {"n_labels": report.n_labels})
         self.take_over()
 
     def _set_labels(self, n_labels: int) -> None:
         with self._swap:
             self.state = replace(self.state, n_labels=n_labels)
+
+
+def _is_long(messages: Any) -> bool:
+    """Whether reading messages takes long; parts, which may hold images, count as long."""
+    if not isinstance(messages, list | tuple):
+        return False
+    contents = [m.get("content") for m in messages if isinstance(m, Mapping)]
+    lengths = (len(c) if isinstance(c, str) else LONG_CHARACTERS for c in contents if c)
+    return sum(lengths) >= LONG_CHARACTERS
 
 
 def _litellm_client() -> Client:

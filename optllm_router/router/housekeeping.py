@@ -12,21 +12,27 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from weakref import WeakMethod
 
 logger = logging.getLogger("optllm_router")
 
 POLL_S = 2.0
+STOP_S = 1.0
 
 
 class Housekeeper:
-    """Calls `work` every few seconds on a daemon thread, once `ensure` has been called."""
+    """Calls `work` every few seconds on a daemon thread, once `ensure` has been called.
+
+    `work` is a method that is held weakly: a router that nobody holds takes its thread along.
+    """
 
     def __init__(self, work: Callable[[], None], *, poll_s: float = POLL_S) -> None:
-        self._work = work
+        self._work = WeakMethod(work)
         self._poll_s = poll_s
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._pid = 0
+        self._thread: threading.Thread | None = None
 
     def ensure(self) -> None:
         """Start the thread in this process unless it runs or was stopped."""
@@ -35,18 +41,32 @@ class Housekeeper:
         with self._lock:
             if self._pid != os.getpid():
                 self._pid = os.getpid()
-                threading.Thread(target=self._run, name="optllm-housekeeping", daemon=True).start()
+                self._stop = threading.Event()  # a forked one may be locked for ever
+                self._thread = threading.Thread(
+                    target=_keep, args=(self._work, self._stop, self._poll_s), daemon=True
+                )
+                self._thread.name = "optllm-housekeeping"
+                self._thread.start()
 
     def stop(self) -> None:
-        """Let the thread end; a refit under way is not waited for."""
+        """End the thread; a refit under way is not waited for."""
         self._stop.set()
+        thread = self._thread
+        ours = self._pid == os.getpid() and thread is not threading.current_thread()
+        if thread is not None and ours:
+            thread.join(STOP_S)
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._poll_s):
-            try:
-                self._work()
-            except Exception:
-                logger.exception("background work failed; serving goes on with the old predictor")
+
+def _keep(work: WeakMethod[Callable[[], None]], stop: threading.Event, poll_s: float) -> None:
+    while not stop.wait(poll_s):
+        act = work()
+        if act is None:
+            return
+        try:
+            act()
+        except Exception:
+            logger.exception("background work failed; serving goes on with the old predictor")
+        del act
 
 
 class RefitClock:

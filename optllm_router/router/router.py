@@ -99,7 +99,7 @@ class Router:
         self, model: str | None = AUTO, messages: Messages | None = None, **kwargs: Any
     ) -> Response:
         """Do what `complete` does without blocking the event loop."""
-        task = Task(self._engine.read(model, messages, kwargs))
+        task = Task(await self._engine.aread(model, messages, kwargs))
         return await arun(
             self._engine.desk.converse(self._engine.state, task),
             self._engine.client,
@@ -167,7 +167,7 @@ class Router:
         workers = int(given.pop("max_workers", None) or 16)
         messages: Sequence[Any] = given.pop("messages", None) or []
         return self.complete_batch(
-            [{"messages": list(item)} for item in messages], concurrency=workers, **given
+            [{"messages": item} for item in messages], concurrency=workers, **given
         )
 
     def plan(self, requests: Sequence[Any], *, policy: Policy | None = None, **kwargs: Any) -> Plan:

@@ -1,7 +1,8 @@
 """The front's time against one `np.argsort` of the same floats, and its peak memory.
 
 Bars (DESIGN section 7): time at most 3 x the sort in the same run, peak at most 6 x the input of
-n x m floats. Run it: `python tests/benchmarks/bench_front.py [--sizes 10000 1000000]`.
+n x m floats. Times are processor times, so that other work on the machine counts less.
+Run it: `python tests/benchmarks/bench_front.py [--sizes 10000 1000000]`.
 """
 
 import argparse
@@ -37,12 +38,12 @@ def concave(rng, n):
 
 
 def seconds(act, repeats):
-    """Return the median time of some runs."""
+    """Return the median processor time of some runs."""
     times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         act()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return statistics.median(times)
 
 

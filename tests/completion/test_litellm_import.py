@@ -27,25 +27,38 @@ def run(code, **environment):
     assert (done.returncode, done.stdout[-2000:]) == (0, "ok\n"), done.stderr[-2000:]
 
 
-def test_nothing_is_looked_up_at_import_at_start_or_in_a_mocked_call():
-    run("""
-        from optllm_router.completion.litellm_client import LiteLLMClient
-        client = LiteLLMClient()
+def test_nothing_is_looked_up_and_a_users_switches_are_kept():
+    run(
+        """
+        import os
+        from optllm_router.completion import litellm_client
+        client = litellm_client.LiteLLMClient()
         assert "litellm" not in sys.modules
 
         client.count_text("counted without litellm")
         assert "litellm" not in sys.modules
 
         client.warm_up()
+        assert os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] == "false"
+        assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
+
         models = ["gpt-4o", "ollama/llama3", "huggingface/a/b", "github_copilot/gpt-4o", "openai/x",
                   "groq/llama-3.1-8b-instant", "replicate/meta/llama-2-7b", "no-such", "azure/mine"]
         for model in models:
-            candidate = client.candidate(model)
+            client.candidate(model)
         llama = client.candidate("groq/llama-3.1-8b-instant")
         hello = [{"role": "user", "content": "hello"}]
         list(client.complete(llama, {"messages": hello, "mock_response": "a b", "stream": True}))
+
+        litellm_client.keep_stdout_clean()
+        try:
+            client.complete(client.candidate("no-such"), {"messages": []})
+        except Exception as error:
+            assert type(error).__name__ == "BadRequestError"
         print("ok")
-    """)
+        """,
+        LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS="false",
+    )
 
 
 def test_litellms_global_state_is_not_assigned():
@@ -65,32 +78,5 @@ def test_litellms_global_state_is_not_assigned():
 
         assert before == {name: getattr(litellm, name) for name in names}
         assert "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS" not in os.environ
-        print("ok")
-    """)
-
-
-def test_a_users_own_switches_are_kept():
-    run(
-        """
-        import os
-        from optllm_router.completion.litellm_client import LiteLLMClient
-        LiteLLMClient().warm_up()
-        assert os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] == "false"
-        assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
-        print("ok")
-        """,
-        LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS="false",
-    )
-
-
-def test_the_hints_on_stdout_can_be_silenced():
-    run("""
-        from optllm_router.completion import litellm_client
-        litellm_client.keep_stdout_clean()
-        client = litellm_client.LiteLLMClient()
-        try:
-            client.complete(client.candidate("no-such"), {"messages": []})
-        except Exception as error:
-            assert type(error).__name__ == "BadRequestError"
         print("ok")
     """)

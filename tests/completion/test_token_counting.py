@@ -47,11 +47,11 @@ def test_odd_texts_are_counted_without_an_error(text):
 def test_a_million_characters_take_milliseconds_and_are_not_undercounted(text):
     count_text("warm")
 
-    started = time.perf_counter()
+    started = time.thread_time()
     counted = count_text(text)
-    took_s = time.perf_counter() - started
+    took_s = time.thread_time() - started
 
-    assert took_s < 0.2  # some 10 ms; the rest is for busy machines
+    assert took_s < 0.1  # some 10 ms
     step = 10_000
     truth = sum(exact(text[at : at + step]) for at in range(0, len(text), step))
     assert 0.97 * truth <= counted <= 1.35 * truth

@@ -29,15 +29,13 @@ class Cells:
     allowed: Bools | None
     largest_usd: float
 
-    def scaled(self, rows: slice | Ints, scale: float = 1.0) -> tuple[Floats, Floats]:
-        """Return prob and scaled cost of some rows; forbidden cells: -1 and infinite."""
+    def of_rows(self, rows: Ints) -> tuple[Floats, Floats]:
+        """Return copies of the prob and cost of some rows; forbidden cells: -1 and infinite."""
         prob, cost = self.prob[rows], self.cost_usd[rows]
-        if self.allowed is None:
-            return prob, cost * scale
-        usable = self.allowed[rows]
-        dear = np.full_like(cost, np.inf)
-        np.multiply(cost, scale, out=dear, where=usable)
-        return np.where(usable, prob, -1.0), dear
+        if self.allowed is not None:
+            forbidden = ~self.allowed[rows]
+            prob[forbidden], cost[forbidden] = -1.0, np.inf
+        return prob, cost
 
     def picked(self, values: Floats, choice: Ints) -> Floats:
         """Return the cell of each query's chosen column, (n_queries,)."""

@@ -19,7 +19,7 @@ from optllm_router.core.front.cells import Cells
 from optllm_router.core.front.hulls import Codes, Steps
 from optllm_router.records import Floats, Ints
 
-_CHUNK = 2**16  # steps whose cells are looked up at once; bounds the temporary arrays
+_CHUNK = 2**12  # steps looked up at once: temporaries of 32 kB, which allocators keep at hand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,15 +45,15 @@ def merged(cells: Cells, hulls: tuple[Codes, Steps]) -> Chain:
 
     Args:
         cells: the matrices.
-        hulls: the cheapest column of each query, (n_queries,), and the steps in query order.
+        hulls: the cheapest column of each query, (n_queries,), and the steps.
     """
     start, steps = hulls
-    order = _steepest_first(steps.slope)
+    order = _steepest_first(steps)
     ordered = Steps(
         query=steps.query[order],
         source=steps.source[order],
         target=steps.target[order],
-        slope=steps.slope[:0],  # the order says it all; `price` recomputes a slope from the cells
+        slope=np.zeros(0),  # the order says it all; `price` recomputes a slope from the cells
     )
     del order, steps, hulls  # on large batches the largest arrays: make room
     cost, accuracy = _running_totals(cells, start, ordered)
@@ -64,14 +64,14 @@ def merged(cells: Cells, hulls: tuple[Codes, Steps]) -> Chain:
     return Chain(start=start, steps=ordered, cost_usd=cost, accuracy=accuracy, taken=taken)
 
 
-def _steepest_first(slope: Floats) -> Ints:
-    """Sort by falling slope; ties keep their order, which the slower stable sort sees to."""
-    falling = -slope
+def _steepest_first(steps: Steps) -> Ints:
+    """Sort by falling slope, ties by query, a query's ties in the order of its hull."""
+    falling = -steps.slope
     order = np.argsort(falling)
-    falling_in_order = falling[order]
-    if (falling_in_order[1:] == falling_in_order[:-1]).any():
-        del order, falling_in_order
-        order = np.argsort(falling, kind="stable")
+    in_order = falling[order]
+    if (in_order[1:] == in_order[:-1]).any():
+        del order, in_order
+        order = np.lexsort((steps.query, falling))  # stable, and slower than the sort above
     return order
 
 

@@ -80,7 +80,7 @@ def best_within(cells: Cells, usd: float) -> tuple[Ints, Bools]:
     """
     choices, missing = [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
     for rows in _row_blocks(np.arange(len(cells.prob)), cells):
-        prob, cost = cells.scaled(rows)
+        prob, cost = cells.of_rows(rows)
         best, column = _pick(np.where(cost <= usd, prob, -1.0), cost)
         choices.append(column)
         missing.append(best < 0.0)
@@ -122,7 +122,7 @@ def _moves(cells: Cells, choice: Ints, open_rows: Ints, left: _Money) -> _Moves:
 
 
 def _moves_of_block(cells: Cells, choice: Ints, rows: Ints, left: _Money) -> _Moves:
-    prob, cost = cells.scaled(rows)
+    prob, cost = cells.of_rows(rows)
     here = (np.arange(rows.size), choice[rows])
     prob_here, cost_here = prob[here][:, None], cost[here][:, None]
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # forbidden: inf - inf

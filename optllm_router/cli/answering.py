@@ -1,0 +1,279 @@
+"""`optllm run`, `plan` and `explain`: answers for money, and what would be done without any."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from optllm_router.cli import output
+from optllm_router.cli.answers import Line, answer_lines, summarise
+from optllm_router.cli.failures import FAILED
+from optllm_router.cli.opening import open_router
+from optllm_router.cli.options import (
+    AsJson,
+    BudgetUsd,
+    Concurrency,
+    ConfigFile,
+    NamedPolicy,
+    StoreUrl,
+    Target,
+    WorthOfSuccess,
+    asked_policy,
+)
+from optllm_router.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optllm_router.core.planning import Plan
+    from optllm_router.router.reports import Explanation
+
+MAX_POINTS = 60
+
+Queries = Annotated[Path, typer.Argument(metavar="FILE", help="Queries, as .jsonl, .csv or .txt.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="Where the answers go, as JSONL; else to the output."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace answers that are there already.")]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag every call; repeatable.")
+]
+Task = Annotated[str | None, typer.Option("--task", help="The kind of question it is.")]
+Text = Annotated[str, typer.Argument(metavar="TEXT", help="The question; - reads it from input.")]
+
+
+def run(  # noqa: PLR0913  # one parameter per option
+    file: Queries,
+    *,
+    out: Out = None,
+    budget: BudgetUsd = None,
+    target: Target = None,
+    wtp: WorthOfSuccess = None,
+    policy: NamedPolicy = None,
+    tag: Tags = None,
+    concurrency: Concurrency = 16,
+    force: Force = False,
+    config: ConfigFile = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a file of queries, under a policy or budget.
+
+    Every query gets a line in its place: index, candidate, text, cost_usd and decision_id, or
+    index, error and error_class. Some failures are remarked on; only when every query failed
+    does the command end with 1. Without --out the answers are the output, and the summary is
+    part of it with --json, a remark otherwise.
+    """
+    from optllm_router.outcomes import read_requests
+
+    requests = read_requests(file)
+    asked = asked_policy(budget=budget, target=target, wtp=wtp, name=policy)
+    with _kept_free(out, force=force), open_router(config, store) as router:
+        responses = router.complete_batch(
+            requests,
+            policy=asked,
+            concurrency=concurrency,
+            progress=sys.stderr.isatty(),
+            tags=tag or None,
+        )
+        router.flush()  # so that grades are there to be read
+        lines = answer_lines(router.history, responses)
+        if out is not None:
+            out.write_text("".join(f"{output.json_line(line)}\n" for line in lines), "utf-8")
+    _show_run(lines, out=out, as_json=as_json)
+    if all("error" in line for line in lines):
+        raise typer.Exit(FAILED)
+
+
+def plan(  # noqa: PLR0913  # one parameter per option
+    file: Queries,
+    *,
+    budget: BudgetUsd = None,
+    target: Target = None,
+    wtp: WorthOfSuccess = None,
+    policy: NamedPolicy = None,
+    config: ConfigFile = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide a file of queries and spend nothing."""
+    from optllm_router.outcomes import read_requests
+
+    requests = read_requests(file)
+    asked = asked_policy(budget=budget, target=target, wtp=wtp, name=policy)
+    with open_router(config, store) as router:
+        made = router.plan(requests, policy=asked)
+    values = _plan_values(made)
+    if as_json:
+        output.print_json(values)
+    else:
+        _show_plan(made, values)
+
+
+def explain(  # noqa: PLR0913  # one parameter per option
+    text: Text,
+    *,
+    task: Task = None,
+    budget: BudgetUsd = None,
+    target: Target = None,
+    wtp: WorthOfSuccess = None,
+    policy: NamedPolicy = None,
+    config: ConfigFile = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what would be done with a question, and why."""
+    question = sys.stdin.read() if text == "-" else text
+    asked = asked_policy(budget=budget, target=target, wtp=wtp, name=policy)
+    with open_router(config, store) as router:
+        explanation = router.explain(question, task=task, policy=asked)
+    if as_json:
+        output.print_json(explanation.to_dict())
+    else:
+        _show_explanation(explanation)
+
+
+@contextmanager
+def _kept_free(path: Path | None, *, force: bool) -> Iterator[None]:
+    """Make sure that answers can be written, before they are paid for.
+
+    Raises: ConfigError where the file exists, OSError where it cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    existed = path.exists()
+    if existed and not force:
+        raise ConfigError(
+            f"'{path}' exists, and answers cost money: give another `--out`, or `--force` to "
+            "replace them."
+        )
+    path.open("a", encoding="utf-8").close()
+    try:
+        yield
+    finally:
+        if not existed and path.exists() and path.stat().st_size == 0:
+            path.unlink()
+
+
+def _show_run(lines: Sequence[Line], *, out: Path | None, as_json: bool) -> None:
+    summary = summarise(lines)
+    for remark in summary["remarks"]:
+        output.say(remark)
+    if as_json:
+        where = {"out": str(out)} if out is not None else {"answers": lines}
+        output.print_json({**summary, **where})
+        return
+    headers = ("candidate", "answers", "cost", "graded", "mean score")
+    rows = [
+        [
+            one["name"],
+            f"{one['n_answers']:,}",
+            output.usd(one["cost_usd"]),
+            f"{one['n_graded']:,}",
+            output.share(one["mean_score"]),
+        ]
+        for one in summary["candidates"]
+    ]
+    told = (
+        f"{summary['n_answered']:,} of {summary['n_queries']:,} queries answered for "
+        f"{output.usd(summary['cost_usd'])}"
+    )
+    if out is None:
+        output.print_json_lines(lines)
+        output.say(told)
+    else:
+        output.show(output.table(headers, rows), f"{told}; the answers are in {out}")
+
+
+def _plan_values(plan: Plan) -> dict[str, Any]:
+    import numpy as np
+
+    front = plan.front
+    points = np.unique(np.linspace(0, front.n_points - 1, MAX_POINTS).round().astype(np.int64))
+    return {
+        "policy": _described(plan),
+        "reason": plan.reason,
+        "n_queries": int(plan.choice.size),
+        "expected_cost_usd": plan.expected_cost_usd,
+        "expected_accuracy": plan.expected_accuracy,
+        "candidates": [_planned(plan, j) for j in range(len(plan.columns))],
+        "choice": [plan.columns[j] for j in plan.choice],
+        "front": [
+            {"cost_usd": float(front.cost_usd[k]), "accuracy": float(plan.honest_accuracy[k])}
+            for k in points
+        ],
+    }
+
+
+def _planned(plan: Plan, j: int) -> dict[str, Any]:
+    rows = plan.choice == j
+    prob = plan.estimates.prob[rows, j]
+    return {
+        "name": plan.columns[j],
+        "n_queries": int(rows.sum()),
+        "expected_cost_usd": float(plan.estimates.cost_usd[rows, j].sum()),
+        "mean_prob": float(prob.mean()) if prob.size else None,
+    }
+
+
+def _show_plan(plan: Plan, values: Mapping[str, Any]) -> None:
+    import numpy as np
+
+    from optllm_router.demo.draw import Mark, draw_front
+
+    accuracy = min(max(plan.expected_accuracy, 0.0), 1.0)
+    current = Mark(name="this plan", cost_usd=plan.expected_cost_usd, accuracy=accuracy)
+    headers = ("candidate", "queries", "expected cost", "estimated success")
+    rows = [
+        [
+            one["name"],
+            f"{one['n_queries']:,}",
+            output.usd(one["expected_cost_usd"]),
+            output.share(one["mean_prob"]),
+        ]
+        for one in values["candidates"]
+    ]
+    output.show(
+        draw_front(plan.front.cost_usd, np.clip(plan.honest_accuracy, 0, 1), current=current),
+        output.table(headers, rows),
+        f"{values['policy']}: {values['n_queries']:,} queries for about "
+        f"{output.usd(plan.expected_cost_usd)} at an expected accuracy of "
+        f"{plan.expected_accuracy:.3f}; nothing was spent",
+    )
+
+
+def _described(plan: Plan) -> str:
+    from optllm_router.core.policy import describe
+
+    return describe(plan.policy)
+
+
+def _show_explanation(explanation: Explanation) -> None:
+    headers = ("candidate", "status", "success", "±", "expected cost", "worst case", "labels")
+    rows = [
+        [
+            one.name,
+            one.status,
+            output.share(one.prob),
+            output.share(one.std),
+            output.usd(one.expected_cost_usd),
+            output.usd(one.worst_cost_usd),
+            f"{one.n_labels:,}",
+        ]
+        for one in explanation.columns
+    ]
+    known = {
+        "chosen": explanation.chosen,
+        "policy": explanation.policy,
+        "reason": explanation.reason,
+        "task": explanation.task or "-",
+        "prompt": f"{explanation.n_prompt_tokens:,} tokens",
+    }
+    output.show(output.table(headers, rows, left=2), output.facts(known))
