@@ -27,15 +27,15 @@ async def talk(router: Router) -> None:
     stream = await router.acomplete(messages=messages(QUESTIONS[8]), stream=True)
     print("a stream: ", end="")
     async for chunk in stream:
-        print(chunk.choices[0].delta.content or "", end="|")
+        print(chunk.choices[0].delta.content or "", end="", flush=True)
     print()
 
     batch = await router.acomplete_batch(
         QUESTIONS[9:], policy=Budget(usd=0.50, per="batch"), concurrency=4
     )
-    failed = [answer for answer in batch if isinstance(answer, Exception)]
-    spent = sum(answer._hidden_params["optllm"]["cost_usd"] for answer in batch)
-    print(f"a batch of {len(batch)}: ${spent:.6f} of $0.50 spent, {len(failed)} failed")
+    answered = [answer for answer in batch if not isinstance(answer, Exception)]
+    spent = sum(answer._hidden_params["optllm"]["cost_usd"] for answer in answered)
+    print(f"a batch: {len(answered)} of {len(batch)} answered, ${spent:.6f} of $0.50 spent")
 
 
 with (

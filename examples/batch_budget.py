@@ -9,13 +9,13 @@ the two lines that are marked.
 
 import tempfile
 
-from optllm_router import Budget, Fixed, InfeasiblePolicyError, Router, TargetAccuracy
+from optllm_router import Budget, Fixed, Router, TargetAccuracy
 from optllm_router.demo.providers import SimulatedProvider
 from optllm_router.demo.tasks import is_right, make_queries
 
 BEST = "openai/simulated-frontier"  # real: "openai/gpt-4o"
-QUERIES = make_queries(190, seed=2)
-SAMPLE, BATCH = QUERIES[:40], QUERIES[40:]
+QUERIES = make_queries(180, seed=2)
+SAMPLE, BATCH = QUERIES[:60], QUERIES[60:]
 
 with (
     tempfile.TemporaryDirectory() as folder,
@@ -43,17 +43,13 @@ with (
     ]
     always_best = router.plan(requests, policy=Fixed(BEST)).expected_cost_usd
     print(f"{len(BATCH)} queries, always {BEST}: ${always_best:.4f} expected")
-    for policy in (Budget(0.2 * always_best), Budget(0.5 * always_best), TargetAccuracy(0.85)):
-        try:
-            plan = router.plan(requests, policy=policy)
-        except InfeasiblePolicyError as error:
-            print(f"  {policy}: {error}")
-            continue
-        print(f"  {policy}: {plan.expected_accuracy:.2f} for ${plan.expected_cost_usd:.4f} expected")
+    budget = Budget(usd=round(0.4 * always_best, 3), per="batch")
+    for policy in (Budget(usd=round(0.1 * always_best, 3)), budget, TargetAccuracy(0.85)):
+        plan = router.plan(requests, policy=policy)
+        print(f"  {policy}: ${plan.expected_cost_usd:.4f}, {plan.expected_accuracy:.2f} right")
 
-    budget = Budget(usd=round(0.4 * always_best, 4), per="batch")
     answers = router.complete_batch(requests, policy=budget)
     spent = sum(answer._hidden_params["optllm"]["cost_usd"] for answer in answers)
     texts = [answer.choices[0].message.content for answer in answers]
     right = [is_right(text, query.reference) for text, query in zip(texts, BATCH, strict=True)]
-    print(f"\nBudget ${budget.usd:.4f}: spent ${spent:.4f}, right {sum(right) / len(right):.2f}")
+    print(f"\nBudget ${budget.usd}: ${spent:.4f} spent, {sum(right) / len(right):.2f} right")

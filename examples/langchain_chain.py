@@ -35,13 +35,13 @@ with (
 
     print("stream:", end=" ")
     for text in chain.stream({"question": QUESTIONS[1]}):
-        print(text, end="|")
+        print(text, end="", flush=True)
 
     print("\nbatch: ", chain.batch([{"question": question} for question in QUESTIONS[2:5]]))
 
     message = llm.invoke(QUESTIONS[5])
     facts = message.response_metadata["optllm"]
-    print("\nserved by", message.response_metadata["model_name"], "because", facts["reason"])
-    print("tokens:", message.usage_metadata["total_tokens"], "cost: $", facts["cost_usd"])
+    print(f"\nserved by {message.response_metadata['model_name']} ({facts['reason']})")
+    print(f"${facts['cost_usd']:.6f} for {message.usage_metadata}")
     router.feedback(facts["decision_id"], score=1.0)
     print("score in the log:", router.history.decision(facts["decision_id"]).score)

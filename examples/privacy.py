@@ -17,34 +17,40 @@ from pathlib import Path
 from optllm_router import Router
 from optllm_router.testing.openai_server import FakeOpenAIServer
 
-SECRET = "My account number is 4929-1142."
-os.environ["OPTLLM_FEATURE_KEY"] = "keep-this-in-your-secret-store"
+TEXT = "My account number is 4929-1142."
+os.environ["OPTLLM_FEATURE_KEY"] = "keep this where you keep your other secrets"
 
 
-def ask(level: str, path: Path, url: str) -> str:
-    simulated = {"model": "openai/simulated", "api_base": url, "arguments": {"api_key": "none"}}
-    simulated |= {"input_usd_per_1m": 1, "output_usd_per_1m": 2}
+def ask(level: str, path: Path, url: str) -> None:
+    """Ask once, with a log of its own at a privacy level."""
+    prices = {"input_usd_per_1m": 1, "output_usd_per_1m": 2}
+    there = {"api_base": url, "arguments": {"api_key": "simulated"}}
     with Router(
-        candidates=[simulated],  # real: ["openai/gpt-4o-mini", "openai/gpt-4o"]
+        candidates=[
+            {"model": "openai/simulated", **prices, **there}
+        ],  # real: ["openai/gpt-4o-mini", "openai/gpt-4o"]
         default="openai/simulated",  # real: "openai/gpt-4o"
         store=f"sqlite:///{path}",
         prompts=level,
     ) as router:
-        message = {"role": "user", "content": SECRET}
-        router.complete(messages=[message], session_id="customer-7")
+        router.complete(messages=[{"role": "user", "content": TEXT}], session_id="customer-7")
         (decision,) = router.history.decisions()
-        (attempt,) = decision.attempts
-        return f"prompt {decision.prompt!r}, {attempt.prompt_tokens} tokens, {decision.cost_usd} USD"
+        print(f"{level:8} prompt in the log: {decision.prompt!r}, cost ${decision.cost_usd:.6f}")
+
+
+def found(path: Path) -> bool:
+    """Whether the text stands anywhere in the database's files."""
+    return any(TEXT.encode() in file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
 
 
 with tempfile.TemporaryDirectory() as folder, FakeOpenAIServer() as server:
     for level in ("none", "hash", "features", "full"):
-        path = Path(folder, f"{level}.db")
-        logged = ask(level, path, server.url)
-        print(f"{level:8} {logged}; the text is in the file: {SECRET.encode() in path.read_bytes()}")
+        ask(level, Path(folder, f"{level}.db"), server.url)
+        print(f"{'':8} text in the database's files: {found(Path(folder, f'{level}.db'))}")
 
-    forget = [sys.executable, "-m", "optllm_router.cli", "forget", "--session", "customer-7"]
-    store = ["--store", f"sqlite:///{path}", "--yes"]
-    print("\n$ optllm", *forget[3:], *store)
-    subprocess.run([*forget, *store], check=True)
-    print(f"the text is in the file: {SECRET.encode() in path.read_bytes()}")
+    full = Path(folder, "full.db")
+    optllm = [sys.executable, "-m", "optllm_router.cli"]
+    command = ["forget", "--session", "customer-7", "--yes", "--store", f"sqlite:///{full}"]
+    print("\n$ optllm", *command)
+    subprocess.run([*optllm, *command], check=True)  # noqa: S603  # our own command
+    print(f"text in the database's files: {found(full)}")

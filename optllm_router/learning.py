@@ -31,9 +31,9 @@ from optllm_router.store.base import Store
 logger = logging.getLogger("optllm_router")
 
 MIN_JUDGED = 20
+MAX_UNGRADED = 10_000
 _CHILD = (  # finds this package even where it is imported from a source tree
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from optllm_router.learning import main; main()"
+    "import sys; sys.path.insert(0, sys.argv[1]); from optllm_router.learning import main; main()"
 )
 CHILD_TIMEOUT_S = 900.0
 
@@ -66,9 +66,9 @@ def refit(store: Store, candidates: Sequence[Candidate], settings: RefitSettings
     """Fit on everything the log holds of these candidates, and publish when it is not worse."""
     rows = store.training_rows()
     columns = tuple(candidate.name for candidate in candidates)
-    training = training_set(rows, candidates)
+    training = training_set(_worth_fitting(rows), candidates)
     n_labels = int((~np.isnan(training.scores)).sum())
-    if n_labels < settings.min_labels:
+    if n_labels < max(settings.min_labels, 1):
         return RetrainReport(
             published=False,
             version=None,
@@ -91,6 +91,13 @@ def refit(store: Store, candidates: Sequence[Candidate], settings: RefitSettings
         "fitted_until": rows[-1].created_at.isoformat(),
     }
     return _publish(store, snapshot, metrics, worse)
+
+
+def _worth_fitting(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """All graded answers and the newest ungraded ones, which only say what traffic costs."""
+    ungraded = [i for i, row in enumerate(rows) if row.score is None]
+    left_out = set(ungraded[: max(0, len(ungraded) - MAX_UNGRADED)])
+    return [row for i, row in enumerate(rows) if i not in left_out]
 
 
 def load_current(store: Store) -> Snapshot | None:
@@ -265,7 +272,7 @@ def refit_in_child(
 ) -> RetrainReport:
     """Run `refit` in a child process on a database that it opens itself.
 
-    Raises: RuntimeError when the child fails; its standard error is in the message.
+    Raises: RuntimeError when the child fails (its standard error is in the message) or hangs.
     """
     order = {
         "store": store_url,
@@ -275,14 +282,17 @@ def refit_in_child(
             [c.name, c.model, c.max_output_tokens, c.worst_case_nusd] for c in candidates
         ],
     }
-    child = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(Path(__file__).parents[1])],
-        input=json.dumps(order),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=CHILD_TIMEOUT_S,
-    )
+    try:
+        child = subprocess.run(  # noqa: S603  # our own interpreter on our own code
+            [sys.executable, "-c", _CHILD, str(Path(__file__).parents[1])],
+            input=json.dumps(order),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=CHILD_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"the refit process took more than {CHILD_TIMEOUT_S} s") from error
     if child.returncode != 0:
         raise RuntimeError(f"the refit process failed: {child.stderr[-2000:]}")
     return RetrainReport(**json.loads(child.stdout))
@@ -310,4 +320,3 @@ def main() -> None:
     finally:
         store.close()
     sys.stdout.write(json.dumps(report.to_dict()))
-

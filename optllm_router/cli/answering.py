@@ -87,8 +87,7 @@ def run(  # noqa: PLR0913  # one parameter per option
         if out is not None:
             out.write_text("".join(f"{output.json_line(line)}\n" for line in lines), "utf-8")
     _show_run(lines, out=out, as_json=as_json)
-    if all("error" in line for line in lines):
-        raise typer.Exit(FAILED)
+    raise typer.Exit(FAILED if all("error" in line for line in lines) else 0)
 
 
 def plan(  # noqa: PLR0913  # one parameter per option

@@ -37,7 +37,7 @@ def demo(
 ) -> None:
     """Watch the whole loop: probe, fit, front, batches.
 
-    Runs on this machine only, through the real Router: six simulated LLMs behind a real HTTP
+    Runs on this machine only, through the real Router: simulated LLMs behind a real HTTP
     server, or with --outcomes a recorded table. The log that it leaves is read with
     `optllm history --db FILE` and `optllm front --db FILE`.
     """

@@ -40,10 +40,10 @@ class Projection:
     @classmethod
     def fit(cls, texts: Sequence[SparseText], n_components: int, seed: int) -> Self:
         """Learn weights and axes; texts without features (or none at all) give 0 components."""
+        if len(texts) > MAX_FIT_TEXTS:
+            spread = np.linspace(0, len(texts) - 1, MAX_FIT_TEXTS).astype(np.int64)
+            texts = [texts[i] for i in spread]
         matrix = feature_matrix(texts)
-        if matrix.shape[0] > MAX_FIT_TEXTS:
-            step = np.linspace(0, matrix.shape[0] - 1, MAX_FIT_TEXTS).astype(np.int64)
-            matrix = matrix[step]
         idf = _inverse_document_frequency(matrix)
         axes = _leading_axes(_weighted(matrix, idf), n_components, seed)
         return cls(idf, axes.astype(np.float16).astype(np.float32))
@@ -52,9 +52,12 @@ class Projection:
         """Project texts, shape (n_texts, n_components); an empty text lies at the origin."""
         if len(texts) == 1:
             return self._apply_one(texts[0])[None, :]
-        matrix = feature_matrix(texts)
-        projected = _times(_slabs(matrix), self.idf[:, None] * self.axes).astype(np.float64)
-        projected /= _lengths(matrix, self.idf)[:, None]
+        scaled = self.idf[:, None] * self.axes
+        projected = np.empty((len(texts), self.axes.shape[1]))
+        for start in range(0, len(texts), _SLAB):
+            matrix = feature_matrix(texts[start : start + _SLAB])
+            lengths = _lengths(matrix, self.idf)[:, None]
+            projected[start : start + _SLAB] = (matrix.tocsc() @ scaled) / lengths
         return projected
 
     def _apply_one(self, text: SparseText) -> Floats:
@@ -112,7 +115,7 @@ def _slabs(matrix: csr_matrix) -> list[csc_matrix]:
 
     Row by row, every bucket of every text fetches its row of the other factor from a far cache.
     """
-    starts = range(0, max(matrix.shape[0], 1), _SLAB)
+    starts = range(0, matrix.shape[0], _SLAB)
     return [matrix[start : start + _SLAB].tocsc() for start in starts]
 
 

@@ -27,7 +27,7 @@ def single_threaded() -> Iterator[None]:
     Its matrices are many and small: on a busy machine, threads that wait for each other take eight
     times as long; and one thread gives the same bits on every machine size.
     """
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
     with threadpool_limits(1):
         yield

@@ -243,7 +243,7 @@ def checked_scores(scores: Floats, n_queries: int) -> Floats:
     if bad.size:
         row, column = bad[0]
         raise ValueError(
-            f"score {scores[row, column]!r} of query {row}, column {column} is outside [0, 1]: "
+            f"score {float(scores[row, column])!r} of query {row}, column {column} is outside [0, 1]: "
             "scale scores first; NaN means not observed"
         )
     if np.isnan(scores).all():

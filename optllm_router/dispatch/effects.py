@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -44,10 +45,14 @@ Effect: TypeAlias = Send | Write | Pause
 Conversation: TypeAlias = Generator[Effect, Any, Response]
 
 
-def run(conversation: Conversation, client: Client) -> Response:
-    """Act a conversation out, blocking; return what it returns, raise what it raises."""
+def run(
+    conversation: Conversation, client: Client, *, error: BaseException | None = None
+) -> Response:
+    """Act a conversation out, blocking; return what it returns, raise what it raises.
+
+    With an `error`, it is taken up where it stands, and told that error.
+    """
     reply: Any = None
-    error: BaseException | None = None
     while True:
         try:
             effect = conversation.send(reply) if error is None else conversation.throw(error)
@@ -55,6 +60,9 @@ def run(conversation: Conversation, client: Client) -> Response:
             return stop.value
         try:
             reply, error = _perform(effect, client), None
+        except GeneratorExit:
+            _end_closed(conversation, client)
+            raise
         except BaseException as raised:  # noqa: BLE001  # handed to the conversation, which decides
             reply, error = None, raised
 
@@ -73,8 +81,20 @@ async def arun(conversation: Conversation, client: Client, store_thread: Executo
             return stop.value
         try:
             reply, error = await _aperform(effect, client, store_thread), None
+        except GeneratorExit:
+            _end_closed(conversation, client)
+            raise
         except BaseException as raised:  # noqa: BLE001  # handed to the conversation, which decides
             reply, error = None, raised
+
+
+def _end_closed(conversation: Conversation, client: Client) -> None:
+    """Let a conversation write what it has to, where its coroutine is closed and may not wait.
+
+    It is told that it was cancelled: a generator cannot answer to GeneratorExit.
+    """
+    with suppress(asyncio.CancelledError):
+        run(conversation, client, error=asyncio.CancelledError("closed"))
 
 
 def _perform(effect: Effect, client: Client) -> Any:

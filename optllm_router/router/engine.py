@@ -38,6 +38,7 @@ from optllm_router.store.sql import open_store
 
 logger = logging.getLogger("optllm_router")
 
+CLOSE_S = 5.0
 LONG_CHARACTERS = 10_000  # counting the tokens of so many takes some 2 ms
 
 
@@ -213,7 +214,7 @@ class Engine:
             return 0
         self._closed = True
         self.housekeeper.stop()
-        left = self.writer.close()
+        left = self.writer.close(CLOSE_S)
         executor = self._threads.get(os.getpid())
         if executor is not None:
             executor.shutdown()

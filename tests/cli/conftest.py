@@ -101,7 +101,9 @@ def taught(server: FakeOpenAIServer, tmp_path_factory: pytest.TempPathFactory) -
     write_lines(folder / "sample.jsonl", queries(20))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for arguments in (["probe", "sample.jsonl", "--yes"], ["retrain"]):
+        # One call at a time: LiteLLM would make a client for each of the first calls, close none.
+        probe = ["probe", "sample.jsonl", "--yes", "--concurrency", "1"]
+        for arguments in (probe, ["retrain"]):
             result = CliRunner().invoke(app, arguments)
             assert 0 == result.exit_code, result.output
     return folder
@@ -116,9 +118,9 @@ def learned(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.fixture
-def fresh(server: FakeOpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder with settings and nothing else."""
-    write_settings(tmp_path, server)
+def fresh(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with the same settings and nothing else."""
+    shutil.copy(taught / "optllm.toml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

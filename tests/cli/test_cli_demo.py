@@ -34,9 +34,10 @@ def test_the_demo_on_a_recorded_table_leaves_a_log_to_read(as_json, optllm, tabl
 
 
 def test_the_demo_tells_its_story_on_standard_output(optllm, table):
-    result = optllm("demo", "--outcomes", table, "--limit", 60)
+    result = optllm("demo", "--outcomes", table, "--limit", 100)
 
-    assert "always dear" in result.stdout or "dear" in result.stdout
+    assert "1. Probe: " in result.stdout
+    assert "always dear" in result.stdout
     assert (table.parent / "optllm-demo.db").exists()
 
 

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from optllm_router.demo.draw import usd
+
 TABLE = """\
 query,model,score,cost_usd
 one,weak,0,0.001
@@ -69,17 +71,19 @@ def test_a_probe_of_a_sample_asks_only_so_many(as_json, fresh, write_queries):
     assert (3, 6) == (values["n_queries"], values["n_calls"])
 
 
-def test_a_probe_that_nobody_agreed_to_spends_nothing(optllm, fresh, server, write_queries):
-    file = write_queries(fresh / "ask.jsonl", ["hi"])
+def test_a_probe_that_nobody_agreed_to_spends_nothing(
+    optllm, as_json, fresh, server, write_queries
+):
+    file = write_queries(fresh / "ask.jsonl", ["hi", "hi"])
+    worst = 2 * sum(one["worst_cost_usd"] for one in as_json("explain", "hi")["columns"])
     before = len(server.requests)
 
     for extra in ([], ["--json"]):
         result = optllm("probe", file, *extra, code=2)
-        # 8 tokens of prompt as counted, at most 100 of answer, at 1 and 10 USD per million
         assert "" == result.stdout
         assert (
-            "error: Ask 2 candidates about 1 queries: 2 calls for at most $0.00119? Nobody can be "
-            "asked here: add `--yes` to do it.\n" == result.stderr
+            f"error: Ask 2 candidates about 2 queries: 4 calls for at most {usd(worst)}? Nobody "
+            "can be asked here: add `--yes` to do it.\n" == result.stderr
         )
 
     assert before == len(server.requests)

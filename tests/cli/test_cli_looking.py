@@ -149,9 +149,8 @@ def test_nothing_is_forgotten_without_a_condition_or_a_yes(optllm, as_json, lear
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
-def test_at_a_terminal_the_user_is_asked(
-    as_json, learned, console_script, environment, answer, code
-):
+@pytest.mark.usefixtures("learned")
+def test_at_a_terminal_the_user_is_asked(as_json, console_script, environment, answer, code):
     ours, theirs = pty.openpty()
     os.write(ours, f"{answer}\n".encode())
     done = subprocess.run(

@@ -65,7 +65,11 @@ def test_check_says_usable_on_standard_output_and_remarks_beside_it(optllm, fres
         ('mode = "rout"', "", "optllm.toml:1: `mode`"),
         ('default = "best"', 'default = "good"', "optllm.toml:2: `default`"),
         ("input_usd_per_1m = nan", "input_usd_per_1m = 1\n", "`candidates[0].input_usd_per_1m`"),
-        ('store = "sqlite:////no/such/folder/log.db"', 'store = "sqlite:///log.db"', "the log "),
+        (
+            'store = "sqlite:////no/such/folder/log.db"',
+            'store = "sqlite:///log.db"',
+            "/no/such/folder",
+        ),
     ],
 )
 def test_check_ends_with_1_when_the_router_is_unusable(as_json, fresh, wrong, right, problem):

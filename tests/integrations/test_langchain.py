@@ -18,8 +18,8 @@ from optllm_router.testing.openai_server import FakeOpenAIServer, Reply, ToolCal
 
 pytest.importorskip("langchain_core")
 
-from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler  # noqa: E402
-from langchain_core.messages import (  # noqa: E402
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
@@ -27,10 +27,17 @@ from langchain_core.messages import (  # noqa: E402
     SystemMessage,
     ToolMessage,
 )
-from langchain_core.output_parsers import StrOutputParser  # noqa: E402
-from langchain_core.prompts import ChatPromptTemplate  # noqa: E402
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
 
-from optllm_router.integrations.langchain import ChatOptLLM  # noqa: E402
+from optllm_router.integrations.langchain import ChatOptLLM
+
+pytestmark = [
+    # LiteLLM drops its OpenAI clients with their connections open, and the event loop that it made
+    # when it was imported; both are noticed at any later time.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning"),
+]
 
 SERVED = "openai/house-blend"
 USAGE = {
@@ -192,6 +199,14 @@ def test_the_callbacks_see_every_token_and_the_usage_per_model(routed) -> None:
 
     assert "The answer is four." == "".join(tokens)
     assert {SERVED: USAGE} == usage.usage_metadata
+
+
+def test_invoke_streams_inside_where_the_model_says_so(routed) -> None:
+    llm, server = routed(FOUR, streaming=True)
+
+    check_four(llm.invoke("What is 2 + 2?"))
+
+    assert server.requests[0].body["stream"]
 
 
 def test_the_hooks_tell_a_run_manager_of_every_token(routed) -> None:
@@ -423,10 +438,9 @@ def test_the_fields_reach_the_provider_and_the_log_and_a_call_wins_over_them(rou
     sent = [(r.body["temperature"], r.body["max_tokens"], r.body["stop"]) for r in server.requests]
     assert [(0.25, 50, ["END"]), (0.25, 60, ["STOP"])] == sent
     logged = [llm.router.history.decision(facts(m)["decision_id"]) for m in (plain, bound)]
-    assert [("sums", ("team-a",), "s1", "most accurate")] * 1 == [
-        (one.task, tuple(one.tags), one.session_id, one.policy) for one in logged[:1]
+    assert [("sums", ("team-a",), session, "most accurate") for session in ("s1", "s2")] == [
+        (one.task, one.tags, one.session_id, one.policy) for one in logged
     ]
-    assert "s2" == logged[1].session_id
 
 
 def test_a_budget_refuses_before_any_money_is_spent(routed) -> None:
@@ -437,6 +451,14 @@ def test_a_budget_refuses_before_any_money_is_spent(routed) -> None:
 
     assert "LiteLLMBudgetExceededError" == type(caught.value).__name__
     assert [] == server.requests
+
+
+def test_a_batch_budget_of_the_model_holds_for_each_of_its_calls(routed) -> None:
+    llm, server = routed(FOUR, policy=Budget(0.02), max_tokens=1_000)
+
+    answers = llm.batch(["What is 2 + 2?"] * 10)
+
+    assert 10 == len(answers) == len(server.requests)
 
 
 def test_a_misspelt_field_and_a_thing_that_is_no_router_are_errors(routed) -> None:
@@ -467,6 +489,39 @@ def test_reasoning_is_shown_as_a_reasoning_block(routed) -> None:
     for message in (llm.invoke("2 + 2?"), joined(list(llm.stream("2 + 2?")))):
         assert ["reasoning", "text"] == [block["type"] for block in message.content_blocks]
         assert "Two and two." == message.content_blocks[0]["reasoning"]
+
+
+async def test_langchain_litellms_router_model_takes_our_router(routed) -> None:
+    langchain_litellm = pytest.importorskip("langchain_litellm")
+    ours, server = routed(FOUR)
+    llm = langchain_litellm.ChatLiteLLMRouter(router=ours.router)
+
+    invoked = llm.invoke("What is 2 + 2?")
+    streamed = joined(list(llm.stream("What is 2 + 2?")))
+    awaited = await llm.ainvoke("What is 2 + 2?")
+    async_streamed = joined([chunk async for chunk in llm.astream("What is 2 + 2?")])
+
+    for message in (invoked, streamed, awaited, async_streamed):
+        assert "The answer is four." == message.content
+        assert (10, 20) == (
+            message.usage_metadata["input_tokens"],
+            message.usage_metadata["output_tokens"],
+        )
+    assert ["house-blend"] * 4 == [request.body["model"] for request in server.requests]
+    logged = ours.router.history.decisions()
+    assert [("auto", SERVED, "ok", 50e-6)] * 4 == [
+        (one.requested, one.served, one.attempts[0].status, one.cost_usd) for one in logged
+    ]
+
+
+def test_langchain_litellms_router_model_calls_tools_through_us(routed) -> None:
+    langchain_litellm = pytest.importorskip("langchain_litellm")
+    ours, server = routed(Reply(tool_calls=[CALL], **COUNTED))
+    llm = langchain_litellm.ChatLiteLLMRouter(router=ours.router).bind_tools([weather])
+
+    for message in (llm.invoke("How is it?"), joined(list(llm.stream("How is it?")))):
+        assert [{"city": "Šibenik"}] == [call["args"] for call in message.tool_calls]
+    assert ["weather"] == [t["function"]["name"] for t in server.requests[0].body["tools"]]
 
 
 def test_without_langchain_core_the_error_names_the_extra() -> None:

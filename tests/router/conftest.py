@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -55,7 +54,6 @@ def make_router(client, url) -> Iterator[Callable[..., Router]]:
     yield make
     for router in made:
         router.close()
-    gc.collect()
 
 
 @pytest.fixture

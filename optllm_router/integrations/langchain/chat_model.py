@@ -42,7 +42,8 @@ class ChatOptLLM(BaseChatModel):
     `Router.complete`; None is unset, and what is bound or passed to a call wins over them:
     `llm.bind(session_id="s1", top_p=0.9)`. `tags` are LangChain's own tags of this model and stand
     in the router's log too. `batch` makes single calls, so a budget per batch holds for each of
-    them; `Router.complete_batch` plans a batch as a whole.
+    them; `Router.complete_batch` plans a batch as a whole. `streaming` streams inside `invoke`, so
+    that callbacks see every token.
     """
 
     router: Router
@@ -55,6 +56,7 @@ class ChatOptLLM(BaseChatModel):
     task: str | None = None
     session_id: str | None = None
     policy: Policy | None = None
+    streaming: bool = False
 
     # A misspelt field is an error here, as it is everywhere else in this package.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")

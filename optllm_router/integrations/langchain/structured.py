@@ -16,6 +16,7 @@ from langchain_core.output_parsers.openai_tools import (
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
 from optllm_router.errors import ConfigError
@@ -84,7 +85,8 @@ def json_parser(schema: dict[str, Any] | type) -> Runnable[AIMessage, Any]:
 
 
 def _is_pydantic(schema: object) -> TypeGuard[type[BaseModel]]:
-    return isinstance(schema, type) and issubclass(schema, BaseModel)
+    # LangChain's own check also knows pydantic 1's classes, which its parsers take.
+    return isinstance(schema, type) and is_basemodel_subclass(schema)
 
 
 def parsed(
