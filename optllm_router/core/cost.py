@@ -25,7 +25,6 @@ from optllm_router.records import (
     Candidate,
     Floats,
     Ints,
-    PriceTier,
     Query,
     TokenPrice,
     Usage,
@@ -135,15 +134,13 @@ def _rates(price: TokenPrice, prompt_tokens: int) -> tuple[Decimal, Decimal, Dec
 
 def _dearest_rates(price: TokenPrice, prompt_tokens: int) -> tuple[Decimal, Decimal]:
     """The highest input rate (cached, written or plain) and output rate up to that many tokens."""
-    met: list[TokenPrice | PriceTier] = [price]
-    met += [tier for tier in price.tiers if prompt_tokens > tier.above_tokens]
-    rates_in = [price.cache_write_per_1m]
-    for rates in met:
-        rates_in += [rates.input_per_1m, rates.cached_input_per_1m]
-    return (
-        max(rate for rate in rates_in if rate is not None),
-        max(rates.output_per_1m for rates in met),
-    )
+    rates_in = [price.input_per_1m, price.cached_input_per_1m, price.cache_write_per_1m]
+    rates_out = [price.output_per_1m]
+    for tier in price.tiers:
+        if prompt_tokens > tier.above_tokens:
+            rates_in += [tier.input_per_1m, tier.cached_input_per_1m]
+            rates_out.append(tier.output_per_1m)
+    return max([rate for rate in rates_in if rate is not None]), max(rates_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,10 +275,19 @@ def forecast_usd(
             most their worst case; NaN stays NaN: such a candidate cannot be planned with.
         prompt_tokens: (n_queries,).
     """
-    cost = np.array(billed_usd, dtype=np.float64)
+    rates = np.array([_flat_rates(candidate) for candidate in candidates]).reshape(-1, 3)
+    by_tokens = (prompt_tokens[:, None] * rates[:, 0] + output_tokens * rates[:, 1]) / 1e6
+    cost: Floats = np.where(np.isnan(rates[:, 0]), np.minimum(billed_usd, rates[:, 2]), by_tokens)
     for j, candidate in enumerate(candidates):
-        if candidate.price is not None:
+        if candidate.price is not None and candidate.price.tiers:
             cost[:, j] = expected_usd(candidate.price, prompt_tokens, output_tokens[:, j])
-        elif candidate.worst_case_nusd is not None:
-            cost[:, j] = np.minimum(cost[:, j], candidate.worst_case_nusd / NANO_PER_USD)
     return cost
+
+
+def _flat_rates(candidate: Candidate) -> tuple[float, float, float]:
+    """Input and output rate per 1M tokens (NaN without a token price), and the highest bill."""
+    worst, price = candidate.worst_case_nusd, candidate.price
+    most = np.inf if worst is None else worst / NANO_PER_USD
+    if price is None:
+        return np.nan, np.nan, most
+    return float(price.input_per_1m), float(price.output_per_1m), most

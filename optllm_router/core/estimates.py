@@ -98,10 +98,12 @@ def _predictions(
         return unknown, unknown, forecast_usd(candidates, output, unknown, tokens)
     tasks = [query.task for query in queries]
     position = {name: i for i, name in enumerate(snapshot.columns)}
-    index = np.array([position.get(c.name, len(position)) for c in candidates], dtype=np.int64)
+    index = np.array([position.get(c.name, -1) for c in candidates], dtype=np.int64)
 
     def aligned(values: Floats) -> Floats:
-        return np.column_stack([values, np.full(len(queries), np.nan)])[:, index]
+        found = values[:, index]
+        found[:, index < 0] = np.nan
+        return found
 
     success = snapshot.predictor.predict_features(texts, tasks=tasks, shapes=_shapes(queries))
     each = aligned(snapshot.output_tokens.predict(tokens, tasks))

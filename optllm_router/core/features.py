@@ -111,14 +111,13 @@ def shape_features(
     n_prompt_tokens: Floats, n_turns: Floats, n_tools: Floats, n_images: Floats, json: Floats
 ) -> Floats:
     """Return a query's shape as numbers of about unit size, shape (n_queries, 5)."""
-    columns = (
-        np.log1p(n_prompt_tokens) / 8.0,
-        np.log1p(n_turns) / 3.0,
-        np.log1p(n_tools) / 3.0,
-        np.minimum(n_images, 1.0),
-        json,
-    )
-    return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+    shapes = np.empty((len(n_prompt_tokens), 5))
+    shapes[:, 0] = np.log1p(n_prompt_tokens) / 8.0
+    shapes[:, 1] = np.log1p(n_turns) / 3.0
+    shapes[:, 2] = np.log1p(n_tools) / 3.0
+    shapes[:, 3] = np.minimum(n_images, 1.0)
+    shapes[:, 4] = json
+    return shapes
 
 
 def _bucketed(hashes: NDArray[np.uint64], salt: int) -> SparseText:

@@ -183,11 +183,11 @@ def _live_column(
 
 def _best(prob: Floats, cost: Floats, allowed: Bools, price: float) -> int:
     """The allowed column of largest prob - price x cost; ties to the cheaper, then the first."""
-    columns = np.flatnonzero(allowed)
-    value = -cost[columns] if np.isinf(price) else prob[columns] - price * cost[columns]
-    second = prob[columns] if np.isinf(price) else -cost[columns]
-    order = np.lexsort((columns, -second, -value))
-    return int(columns[order[0]])
+    probs, costs = prob.tolist(), cost.tolist()  # a few columns: faster without arrays
+    columns = [j for j, is_allowed in enumerate(allowed.tolist()) if is_allowed]
+    if np.isinf(price):
+        return max(columns, key=lambda j: (-costs[j], probs[j], -j))
+    return max(columns, key=lambda j: (probs[j] - price * costs[j], -costs[j], -j))
 
 
 def _check_servable(estimates: Estimates) -> None:

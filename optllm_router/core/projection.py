@@ -61,7 +61,8 @@ class Projection:
         return projected
 
     def _apply_one(self, text: SparseText) -> Floats:
-        values = text.values * self.idf[text.indices]
+        indices = text.indices.astype(np.intp)
+        values = text.values * self.idf[indices]
         length = np.sqrt(values @ values)
         if length == 0.0:
             return np.zeros(self.axes.shape[1])

@@ -243,8 +243,8 @@ def checked_scores(scores: Floats, n_queries: int) -> Floats:
     if bad.size:
         row, column = bad[0]
         raise ValueError(
-            f"score {float(scores[row, column])!r} of query {row}, column {column} is outside [0, 1]: "
-            "scale scores first; NaN means not observed"
+            f"score {float(scores[row, column])!r} of query {row}, column {column} is outside "
+            "[0, 1]: scale scores first; NaN means not observed"
         )
     if np.isnan(scores).all():
         raise ValueError("no score is observed: at least one label is needed to fit")
@@ -278,5 +278,9 @@ def _frequent(tasks: Sequence[str]) -> tuple[str, ...]:
 
 
 def _mean_and_std(members: NDArray[np.float32]) -> tuple[Floats, Floats]:
-    mean = members.mean(axis=1, dtype=np.float64)
-    return mean, members.std(axis=1, dtype=np.float64)
+    n_members = members.shape[1]
+    deviation = members.astype(np.float64)
+    mean = deviation.sum(axis=1) / n_members
+    deviation -= mean[:, None, :]
+    deviation *= deviation
+    return mean, np.sqrt(deviation.sum(axis=1) / n_members)

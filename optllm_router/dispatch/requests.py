@@ -154,13 +154,30 @@ def routed_text(messages: Sequence[Any]) -> str:
     return _text_of(_field(spoken[-1], "content"))
 
 
+def checked_requests(requests: object) -> list[Any]:
+    """Return a batch as a list. Raises: ConfigError for a single text or request, or no list."""
+    if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
+        raise ConfigError(
+            f"a {type(requests).__name__} is no batch: pass a list of requests, each a text, a "
+            "list of messages, or a dict of `complete` arguments"
+        )
+    return list(requests)
+
+
+def checked_concurrency(concurrency: object) -> int:
+    """Return how many calls run at once. Raises: ConfigError."""
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise ConfigError(f"`concurrency={concurrency!r}` is not a whole number of at least 1")
+    return concurrency
+
+
 def item_arguments(item: object) -> dict[str, Any]:
     """Turn a batch item (text, message list, or dict of arguments) into `complete` arguments."""
     if isinstance(item, str):
         return {"messages": [{"role": "user", "content": item}]}
     if isinstance(item, Mapping):
         return dict(item)
-    if isinstance(item, Sequence):
+    if isinstance(item, Sequence) and not isinstance(item, bytes):
         return {"messages": list(item)}
     raise ConfigError(
         f"a batch item is a {type(item).__name__}: pass a text, a list of messages, or a dict of "
@@ -181,7 +198,7 @@ def _refuse_with_routed(requested: str, arguments: Mapping[str, Any]) -> None:
 def _checked_messages(messages: object) -> list[Any]:
     if messages is None:
         raise ConfigError("`messages` is missing: pass a list of messages")
-    if isinstance(messages, str) or not isinstance(messages, Sequence):
+    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence):
         raise ConfigError(
             f"`messages` is a {type(messages).__name__}: pass a list such as "
             '[{"role": "user", "content": "…"}]'

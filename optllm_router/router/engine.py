@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from optllm_router.completion.base import Client
@@ -265,10 +266,21 @@ class Engine:
             self.take_over()
         n_graded = self.store.n_graded()
         self._set_labels(n_graded)
-        fitted = self.state.snapshot is not None
-        if self.config.retrain.enabled and self._clock.is_due(n_graded, fitted=fitted):
+        if self.config.retrain.enabled and self._is_refit_due(n_graded):
             self._clock.tried(n_graded)
             self._refit_aside()
+
+    def _is_refit_due(self, n_graded: int) -> bool:
+        """Ask the clock, with the last fit of whichever process."""
+        fits = self.store.predictors(limit=1)
+        if self.state.snapshot is None or not fits:
+            return self._clock.is_due(n_graded, n_since_fit=None, fit_age_s=0.0)
+        fitted_at = fits[0].created_at
+        return self._clock.is_due(
+            n_graded,
+            n_since_fit=self.store.n_graded(since=fitted_at),
+            fit_age_s=(datetime.now(tz=UTC) - fitted_at).total_seconds(),
+        )
 
     def _refit_aside(self) -> None:
         settings, state = self._refit_settings(), self.state

@@ -8,6 +8,7 @@ store), and whether enough outcomes or time have passed for a refit, which runs 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -72,23 +73,30 @@ def _keep(work: WeakMethod[Callable[[], None]], stop: threading.Event, poll_s: f
 class RefitClock:
     """When the next refit is due: after so many new outcomes or so much time, whichever first.
 
-    Time alone needs at least one new outcome, and a refit that was tried without enough labels
-    is tried again only when there are more.
+    New is what came since the last fit, whichever process made it, and since the last try of this
+    one. Time alone needs at least one new outcome.
     """
 
     def __init__(self, *, every_outcomes: int, every_s: float, min_labels: int) -> None:
         self._every_outcomes = every_outcomes
         self._every_s = every_s
         self._min_labels = min_labels
-        self._tried_at = time.monotonic()
+        self._tried_at = -math.inf
         self._n_tried = 0
 
-    def is_due(self, n_graded: int, *, fitted: bool) -> bool:
-        """Return whether to refit now, given how many decisions are graded in all."""
+    def is_due(self, n_graded: int, *, n_since_fit: int | None, fit_age_s: float) -> bool:
+        """Return whether to refit now.
+
+        Args:
+            n_graded: decisions that are graded in all.
+            n_since_fit: those that were graded since the last fit; None where nothing is fitted.
+            fit_age_s: the age of that fit.
+        """
         new = n_graded - self._n_tried
-        if not fitted:
+        if n_since_fit is None:
             return n_graded >= self._min_labels and new > 0
-        waited = time.monotonic() - self._tried_at
+        new = min(new, n_since_fit)
+        waited = min(fit_age_s, time.monotonic() - self._tried_at)
         return new >= self._every_outcomes or (new > 0 and waited >= self._every_s)
 
     def tried(self, n_graded: int) -> None:

@@ -22,9 +22,9 @@ from optllm_router.dispatch.effects import arun, run
 from optllm_router.dispatch.importing import import_table
 from optllm_router.dispatch.prepare import plan_requests
 from optllm_router.dispatch.probing import ProbeReport, ProbeTally, probe_tasks
-from optllm_router.dispatch.requests import AUTO
+from optllm_router.dispatch.requests import AUTO, checked_concurrency, checked_requests
 from optllm_router.dispatch.workers import BatchJob, arun_batch, run_batch
-from optllm_router.errors import ConfigError, NotTrainedError
+from optllm_router.errors import NotTrainedError
 from optllm_router.grading import Grader, as_grader, check_score
 from optllm_router.history import History
 from optllm_router.learning import RetrainReport
@@ -138,9 +138,10 @@ class Router:
 
         Raises: InfeasiblePolicyError before anything is spent.
         """
+        requests = checked_requests(requests)
         with progress_bar(len(requests), "calls", show=progress) as advance:
             job = self._engine.batch(requests, policy, kwargs, advance)
-            return run_batch(self._engine.desk, job, _checked_concurrency(concurrency))
+            return run_batch(self._engine.desk, job, checked_concurrency(concurrency))
 
     async def acomplete_batch(
         self,
@@ -154,7 +155,7 @@ class Router:
         """Do what `complete_batch` does without blocking the event loop."""
         import asyncio
 
-        concurrency = _checked_concurrency(concurrency)
+        requests, concurrency = checked_requests(requests), checked_concurrency(concurrency)
         with progress_bar(len(requests), "calls", show=progress) as advance:
             job = await asyncio.to_thread(self._engine.batch, requests, policy, kwargs, advance)
             return await arun_batch(
@@ -175,7 +176,7 @@ class Router:
 
         Raises: NotTrainedError before the first fit, NoCandidateError, InfeasiblePolicyError.
         """
-        read = [self._engine.read_item(item, kwargs) for item in requests]
+        read = [self._engine.read_item(item, kwargs) for item in checked_requests(requests)]
         return plan_requests(self._engine.desk.decider, self._engine.state, read, policy)
 
     # -- learning ---------------------------------------------------------------------------
@@ -226,7 +227,7 @@ class Router:
             progress: draw a progress bar on standard error.
             kwargs: arguments of every call.
         """
-        requests = self._engine.probe_requests(queries, references, tasks, kwargs)
+        requests = self._engine.probe_requests(checked_requests(queries), references, tasks, kwargs)
         tally = ProbeTally()
         work = probe_tasks(
             self._engine.state,
@@ -237,7 +238,7 @@ class Router:
         )
         with progress_bar(len(work), "probes", show=progress) as advance:
             job = BatchJob.of_tasks(self._engine.state, work, advance)
-            results = run_batch(self._engine.desk, job, _checked_concurrency(concurrency))
+            results = run_batch(self._engine.desk, job, checked_concurrency(concurrency))
         self.flush()
         n_skipped = len(requests) * len(self._engine.state.candidates) - len(work)
         return tally.report(len(requests), n_skipped, results)
@@ -345,9 +346,3 @@ def _reference(reference: Any) -> str:
     if isinstance(facts, dict):
         return str(facts["decision_id"])
     return str(getattr(reference, "id", reference))
-
-
-def _checked_concurrency(concurrency: int) -> int:
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise ConfigError(f"`concurrency={concurrency!r}` is not a whole number of at least 1")
-    return concurrency

@@ -12,7 +12,9 @@ from optllm_router.core import snapshot as snapshots
 from optllm_router.core.features import hash_text
 from optllm_router.core.fitting import fit_snapshot
 from optllm_router.core.front import pareto_front
+from optllm_router.core.planning import honest_front
 from optllm_router.core.snapshot import Optimism, Snapshot, TrainingSet, fit_optimism
+from optllm_router.records import Candidate
 
 NAN = np.nan
 
@@ -318,16 +320,13 @@ def test_zero_costs_make_no_infinite_rung():
     assert np.isfinite(optimism.of(np.inf, np.array([0.5, 0.5]))).all()
 
 
-def test_honest_accuracy_is_close_to_the_truth_where_the_plain_one_flatters():
-    """A winner's curse: ten equal columns, so that whoever looks best is luck alone."""
-    rng = np.random.default_rng(8)
-    n, m = 500, 10
-    texts = [hash_text(f"{rng.integers(10**9)} {rng.integers(10**9)}") for _ in range(n)]
+def equal_columns(seed, n=400, m=10):
+    """Ten columns that all succeed six times of ten, so that whoever looks best is luck alone."""
+    rng = np.random.default_rng(seed)
     words = rng.choice(["oak", "elm", "ash", "fir", "yew", "bay", "fig"], (n, 8))
-    texts = [hash_text(" ".join(row)) for row in words]
     training = TrainingSet(
         columns=tuple(f"c{j}" for j in range(m)),
-        texts=texts,
+        texts=[hash_text(" ".join(row)) for row in words],
         tasks=[""] * n,
         groups=[f"g{i}" for i in range(n)],
         shapes=np.zeros((n, 5)),
@@ -336,17 +335,21 @@ def test_honest_accuracy_is_close_to_the_truth_where_the_plain_one_flatters():
         output_tokens=np.full((n, m), NAN),
         cost_usd=np.tile(np.linspace(0.001, 0.00101, m), (n, 1)),
     )
-    candidates = [snapshots_candidate(f"c{j}") for j in range(m)]
-    snapshot = fit_snapshot(training, candidates, version="v", n_bootstraps=20)
-    plain = pareto_front(snapshot.predictor.predict_features(texts).prob, training.cost_usd)
-    share = np.bincount(snapshot.front.choice(-1), minlength=m) / n
-    honest = snapshot.front.accuracy[-1] - snapshot.optimism.of(0.0, share)[0]
-
-    assert plain.accuracy[-1] > 0.64
-    assert 0.6 == pytest.approx(honest, abs=0.02)
+    billed = [
+        Candidate(name=name, model=name, price=None, worst_case_nusd=10**9)
+        for name in training.columns
+    ]
+    return training, fit_snapshot(training, billed, version="v", n_bootstraps=16)
 
 
-def snapshots_candidate(name):
-    from optllm_router.records import Candidate
+def test_honest_accuracy_is_close_to_the_truth_where_the_plain_one_flatters():
+    plain, honest = [], []
+    for seed in range(6):
+        training, snapshot = equal_columns(seed)
+        prob = snapshot.predictor.predict_features(training.texts).prob
+        plain.append(pareto_front(prob, training.cost_usd).accuracy[-1])
+        honest.append(honest_front(snapshot)[1][-1])
 
-    return Candidate(name=name, model=name, price=None, worst_case_nusd=10**9)
+    assert np.mean(plain) > 0.64
+    assert min(plain) > 0.61
+    assert 0.6 == pytest.approx(np.mean(honest), abs=0.02)

@@ -453,12 +453,13 @@ def test_a_budget_refuses_before_any_money_is_spent(routed) -> None:
     assert [] == server.requests
 
 
-def test_a_batch_budget_of_the_model_holds_for_each_of_its_calls(routed) -> None:
-    llm, server = routed(FOUR, policy=Budget(0.02), max_tokens=1_000)
+def test_a_budget_per_batch_holds_for_each_call_of_langchains_batch(routed) -> None:
+    dear = Reply(text="A long answer.", prompt_tokens=10, completion_tokens=1_000)
+    llm, _ = routed(dear, policy=Budget(0.003), max_tokens=1_000)
 
-    answers = llm.batch(["What is 2 + 2?"] * 10)
+    answers = llm.batch(["What is 2 + 2?"] * 3)
 
-    assert 10 == len(answers) == len(server.requests)
+    assert [0.002_01] * 3 == [facts(answer)["cost_usd"] for answer in answers]
 
 
 def test_a_misspelt_field_and_a_thing_that_is_no_router_are_errors(routed) -> None:

@@ -4,6 +4,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -42,7 +43,7 @@ def version(router):
 def test_a_predictor_that_another_router_published_is_taken_over(
     make_router, train, quickly, ask
 ):
-    serving, learning = make_router(), make_router()
+    serving, learning = make_router(retrain={"enabled": False}), make_router()
     first = serving.complete(messages=ask("easy question"))
     train(learning)
 
@@ -118,10 +119,11 @@ def test_the_first_fit_happens_by_itself(make_router, train, quickly, ask):
 def test_a_refit_that_fails_is_logged_and_serving_goes_on(
     make_router, train, quickly, ask, caplog, monkeypatch
 ):
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     router = make_router(retrain={"every_outcomes": 1})
     train(router)
     first = version(router)
-    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    caplog.clear()
 
     with caplog.at_level(logging.ERROR):
         router.feedback(router.complete(messages=ask("easy question")), score=1.0)
@@ -136,8 +138,6 @@ def test_a_damaged_predictor_is_left_aside(make_router, train, tmp_path, caplog,
     router = make_router()
     train(router)
     router.close()
-    import sqlite3
-
     with sqlite3.connect(tmp_path / "log.db") as connection:
         connection.execute("UPDATE predictors SET artifact = x'00'")
     connection.close()
@@ -155,12 +155,30 @@ def test_the_clock_counts_outcomes_and_time(monkeypatch):
     monkeypatch.setattr(housekeeping.time, "monotonic", lambda: now[0])
     clock = RefitClock(every_outcomes=10, every_s=60, min_labels=50)
 
-    assert [False, True] == [clock.is_due(n, fitted=False) for n in (49, 50)]
+    assert [False, True] == [
+        clock.is_due(n, n_since_fit=None, fit_age_s=0) for n in (49, 50)
+    ]
     clock.tried(50)
-    assert not clock.is_due(50, fitted=False)  # tried, and nothing new since
-    assert [False, True] == [clock.is_due(n, fitted=True) for n in (59, 60)]
+    assert not clock.is_due(50, n_since_fit=None, fit_age_s=0)  # nothing new since it was tried
+    assert clock.is_due(51, n_since_fit=None, fit_age_s=0)
+    assert [False, True] == [clock.is_due(n, n_since_fit=99, fit_age_s=0) for n in (59, 60)]
+    assert [False, True] == [clock.is_due(90, n_since_fit=n, fit_age_s=0) for n in (9, 10)]
+    assert not clock.is_due(51, n_since_fit=1, fit_age_s=99)  # tried just now
     now[0] = 61.0
-    assert [False, True] == [clock.is_due(n, fitted=True) for n in (50, 51)]
+    assert [False, True] == [clock.is_due(51, n_since_fit=n, fit_age_s=60) for n in (0, 1)]
+    assert not clock.is_due(51, n_since_fit=1, fit_age_s=59)
+
+
+def test_a_restart_does_not_refit_what_is_fitted_already(make_router, train, quickly, ask):
+    router = make_router(retrain={"enabled": False})
+    train(router)
+    router.close()
+    again = make_router(retrain={"every_outcomes": 20})
+    again.complete(messages=ask())
+
+    time.sleep(0.5)
+
+    assert 1 == len(again._engine.store.predictors())
 
 
 def test_a_router_that_nobody_holds_ends_its_thread(url, client, quickly, ask):

@@ -1,0 +1,65 @@
+"""One table, one seed, one plan: whoever changes a decision changes this file knowingly."""
+
+import pytest
+
+from optllm_router.core.estimates import estimate
+from optllm_router.core.features import hash_text
+from optllm_router.core.planning import aligned_optimism, plan_batch
+from optllm_router.core.policy import Budget, Knee, TargetAccuracy
+from optllm_router.dispatch.deciding import RouterState, decide_row
+from optllm_router.dispatch.privacy import Privacy
+
+
+@pytest.fixture
+def planned(snapshot, queries, candidates):
+    texts = [hash_text(query.text) for query in queries]
+    estimates = estimate(snapshot, queries, texts, candidates)
+    optimism = aligned_optimism(snapshot, estimates)
+    return lambda policy: plan_batch(estimates, policy, optimism)
+
+
+def written(choice):
+    return "".join(map(str, choice))
+
+
+@pytest.mark.parametrize(
+    ("policy", "choice"),
+    [
+        (Knee(), "1111110111111111110101011101110111011101"),
+        (Budget(usd=0.05), "1101010111010101110101010101010101010101"),
+        (TargetAccuracy(0.8), "1111110111111111111101011101110111011101"),
+    ],
+    ids=str,
+)
+def test_the_golden_plan_has_not_changed(planned, policy, choice):
+    assert choice == written(planned(policy).choice)
+
+
+def test_the_golden_figures_have_not_changed(planned):
+    plan = planned(Knee())
+
+    assert (0.0669760, 0.798158, 45.71871) == pytest.approx(
+        (plan.expected_cost_usd, plan.expected_accuracy, plan.dual_price), rel=1e-4
+    )
+
+
+def test_the_golden_live_decisions_and_propensities_have_not_changed(snapshot, queries, candidates):
+    state = RouterState(
+        candidates=candidates,
+        default="large",
+        policy=Knee(),
+        mode="route",
+        privacy=Privacy("features"),
+        price_version="p",
+        min_labels=50,
+        snapshot=snapshot,
+    )
+    made = []
+    for query in queries[:12]:
+        estimates = estimate(snapshot, [query], [hash_text(query.text)], candidates)
+        made.append(decide_row(state, estimates, Knee()))
+    position = {candidate.name: j for j, candidate in enumerate(candidates)}
+
+    assert "111111011111" == written(position[decided.chosen] for decided in made)
+    assert [1.0] * 12 == [decided.propensity for decided in made]
+    assert {"v1"} == {decided.predictor_version for decided in made}
