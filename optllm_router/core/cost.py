@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -89,8 +90,9 @@ def worst_case_nusd(candidate: Candidate, query: Query) -> int | None:
         return None
     prompt = math.ceil(query.n_prompt_tokens * PROMPT_MARGIN) + PROMPT_MARGIN_TOKENS
     output = output_limit(candidate, query) * max(query.n_choices, 1)
-    rate_in, rate_out = _dearest_rates(candidate.price, prompt)
-    return _bill_nusd((prompt, rate_in), (output, rate_out))
+    met = sum(prompt > tier.above_tokens for tier in candidate.price.tiers)
+    per_input, per_output, divisor = _worst_rates(candidate.price, met)
+    return -(-(prompt * per_input + output * per_output) // divisor)
 
 
 def output_limit(candidate: Candidate, query: Query) -> int:
@@ -132,14 +134,26 @@ def _rates(price: TokenPrice, prompt_tokens: int) -> tuple[Decimal, Decimal, Dec
     return rates
 
 
-def _dearest_rates(price: TokenPrice, prompt_tokens: int) -> tuple[Decimal, Decimal]:
-    """The highest input rate (cached, written or plain) and output rate up to that many tokens."""
+@lru_cache(maxsize=1024)
+def _worst_rates(price: TokenPrice, n_tiers: int) -> tuple[int, int, int]:
+    """Nano-USD per token at the dearest rates, as two dividends over one divisor, all integers."""
+    rate_in, rate_out = _dearest_rates(price, n_tiers)
+    in_dividend, in_divisor = rate_in.as_integer_ratio()
+    out_dividend, out_divisor = rate_out.as_integer_ratio()
+    return (
+        in_dividend * out_divisor * _NANO_PER_PRICE,
+        out_dividend * in_divisor * _NANO_PER_PRICE,
+        in_divisor * out_divisor,
+    )
+
+
+def _dearest_rates(price: TokenPrice, n_tiers: int) -> tuple[Decimal, Decimal]:
+    """The highest input rate (cached, written or plain) and output rate with that many tiers."""
     rates_in = [price.input_per_1m, price.cached_input_per_1m, price.cache_write_per_1m]
     rates_out = [price.output_per_1m]
-    for tier in price.tiers:
-        if prompt_tokens > tier.above_tokens:
-            rates_in += [tier.input_per_1m, tier.cached_input_per_1m]
-            rates_out.append(tier.output_per_1m)
+    for tier in sorted(price.tiers, key=lambda tier: tier.above_tokens)[:n_tiers]:
+        rates_in += [tier.input_per_1m, tier.cached_input_per_1m]
+        rates_out.append(tier.output_per_1m)
     return max([rate for rate in rates_in if rate is not None]), max(rates_out)
 
 
@@ -179,6 +193,8 @@ class AmountForecast:
 
     def predict(self, prompt_tokens: Floats, tasks: Sequence[str]) -> Floats:
         """Forecast amounts, shape (n_queries, n_columns); a never observed column is NaN."""
+        if not self.n_observed.any():
+            return np.full((len(tasks), self.level.size), np.nan)
         position = {task: i for i, task in enumerate(self.tasks)}
         padded = np.vstack([self.task_offset, np.zeros(self.level.size)])
         offset = padded[[position.get(task, len(self.tasks)) for task in tasks]]

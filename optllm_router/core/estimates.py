@@ -58,13 +58,15 @@ def estimate(
     queries: Sequence[Query],
     texts: Sequence[SparseText],
     candidates: Sequence[Candidate],
+    *,
+    spread: bool = True,
 ) -> Estimates:
     """Estimate every query at every candidate.
 
     Without a snapshot (nothing learned yet) `prob` is NaN and nothing is allowed, but costs, worst
-    cases and abilities are known.
+    cases and abilities are known. Without `spread`, `std` is NaN.
     """
-    prob, std, cost = _predictions(snapshot, queries, texts, candidates)
+    prob, std, cost = _predictions(snapshot, queries, texts, candidates, spread=spread)
     reasons = tuple(_reasons(candidates, query) for query in queries)
     able = np.array(
         [[candidate.name not in found for candidate in candidates] for found in reasons],
@@ -88,6 +90,8 @@ def _predictions(
     queries: Sequence[Query],
     texts: Sequence[SparseText],
     candidates: Sequence[Candidate],
+    *,
+    spread: bool,
 ) -> tuple[Floats, Floats, Floats]:
     """Prob, std and cost, (n_queries, n_candidates), aligned with the candidates' order."""
     shape = (len(queries), len(candidates))
@@ -105,7 +109,9 @@ def _predictions(
         found[:, index < 0] = np.nan
         return found
 
-    success = snapshot.predictor.predict_features(texts, tasks=tasks, shapes=_shapes(queries))
+    success = snapshot.predictor.predict_features(
+        texts, tasks=tasks, shapes=_shapes(queries), spread=spread
+    )
     each = aligned(snapshot.output_tokens.predict(tokens, tasks))
     output = _expected_output(each, queries, candidates)
     billed = aligned(snapshot.cost_usd.predict(tokens, tasks))

@@ -140,13 +140,17 @@ class SuccessPredictor:
         *,
         tasks: Sequence[str] | None = None,
         shapes: Floats | None = None,
+        spread: bool = True,
     ) -> SuccessEstimate:
-        """Predict hashed texts; `shapes` is (n_queries, 5), None means average ones."""
+        """Predict hashed texts; `shapes` is (n_queries, 5), None means average ones.
+
+        Without `spread`, `std` is left out (NaN): a live decision does not need it.
+        """
         if self._weights is None:
             raise NotTrainedError("this predictor is not fitted: call `fit` first")
         shapes = np.tile(self._shape_means, (len(texts), 1)) if shapes is None else shapes
         design = self._design(texts, checked_tasks(tasks, len(texts)), shapes)
-        return self._masked(*_mean_and_std(self._members(design)))
+        return self._masked(*_mean_and_std(self._members(design), spread=spread))
 
     def _members(self, design: Floats) -> NDArray[np.float32]:
         """Every member's probabilities, shape (n_queries, n_bootstraps, n_columns)."""
@@ -277,10 +281,12 @@ def _frequent(tasks: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(counts, key=lambda task: (-counts[task], task))[:MAX_TASKS])
 
 
-def _mean_and_std(members: NDArray[np.float32]) -> tuple[Floats, Floats]:
+def _mean_and_std(members: NDArray[np.float32], *, spread: bool) -> tuple[Floats, Floats]:
     n_members = members.shape[1]
     deviation = members.astype(np.float64)
     mean = deviation.sum(axis=1) / n_members
+    if not spread:
+        return mean, np.full_like(mean, np.nan)
     deviation -= mean[:, None, :]
     deviation *= deviation
     return mean, np.sqrt(deviation.sum(axis=1) / n_members)

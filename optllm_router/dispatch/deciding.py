@@ -99,12 +99,12 @@ class Decider:
         self._pins: dict[str, Candidate] = {}
 
     def estimates(
-        self, state: RouterState, requests: Sequence[Request]
+        self, state: RouterState, requests: Sequence[Request], *, spread: bool = False
     ) -> tuple[Estimates, list[SparseText]]:
-        """Estimate requests at every candidate of the state."""
+        """Estimate requests at every candidate of the state; `std` only with `spread`."""
         texts = [state.privacy.sparse(request.query.text) for request in requests]
         queries = [request.query for request in requests]
-        return estimate(state.snapshot, queries, texts, state.candidates), texts
+        return estimate(state.snapshot, queries, texts, state.candidates, spread=spread), texts
 
     def decide(
         self, state: RouterState, request: Request, batch_policy: Policy | None = None

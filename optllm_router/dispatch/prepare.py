@@ -48,7 +48,7 @@ def plan_requests(
             min_labels=state.min_labels,
         )
     aim, _ = batch_policy(state.policy, policy)
-    estimates, _ = decider.estimates(state, requests)
+    estimates, _ = decider.estimates(state, requests, spread=True)
     capped = with_call_cap(estimates, call_cap(state.policy, policy))
     _check_call_cap(estimates, capped, call_cap(state.policy, policy))
     return plan_batch(capped, aim, aligned_optimism(state.snapshot, capped))

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -129,8 +128,7 @@ class Engine:
         request = self.read(model, messages, kwargs)
         if not self._is_warm:
             self._is_warm = True
-            with suppress(Exception):  # the decision itself guards against faults, and logs them
-                self.desk.decider.estimates(self.state, [request])
+            self._try_out(lambda: self.desk.decider.estimates(self.state, [request]))
         return request
 
     def read_item(self, item: Any, common: Mapping[str, Any]) -> Request:
@@ -233,12 +231,16 @@ class Engine:
             self.state = replace(self.state, snapshot=snapshot, aims=aims)
 
     def _prepare_aim(self, state: RouterState) -> None:
-        """Work out what the policy means for single requests, before one of them has to wait.
+        """Work out what the policy means for single requests, before one of them has to wait."""
+        self._try_out(lambda: state.aim_of(state.policy))
 
-        A fault here is met again, logged and guarded against, by the decision that needs it.
-        """
-        with suppress(Exception):
-            state.aim_of(state.policy)
+    def _try_out(self, action: Callable[[], object]) -> None:
+        """Do early what a decision will need; a decision guards itself against the same fault."""
+        try:
+            action()
+        except Exception:
+            self.desk.decider.n_faults += 1
+            logger.exception("the router could not get ready; %s may answer", self.config.default)
 
     def count_labels(self) -> None:
         """Look up how many decisions are graded."""

@@ -285,7 +285,7 @@ class Router:
             if self._engine.state.mode == "route"
             else replace(self._engine.state, mode="route")
         )
-        estimates, _ = self._engine.desk.decider.estimates(state, [request])
+        estimates, _ = self._engine.desk.decider.estimates(state, [request], spread=True)
         decided = self._engine.desk.decider.decide(state, request)
         return reports.explain(state, estimates, decided, request.query)
 

@@ -33,9 +33,9 @@ N_COLUMNS = 12
 N_TRAINING = 600
 PROMPT_CHARACTERS = 400
 TASKS = ("triage", "summary", "code")
-WORDS = tuple(
-    "the invoice of march was paid twice please say which account to refund and how long it takes "
-    "when customers write again about order number seven".split()
+WORDS = (
+    *("the", "invoice", "of", "march", "was", "paid", "twice", "please", "say", "which"),
+    *("account", "to", "refund", "and", "how", "long", "it", "takes", "when", "customers"),
 )
 
 
@@ -75,7 +75,7 @@ def prompts(n: int, seed: int) -> list[str]:
 def trained_router(store: str) -> tuple[Router, TimedClient]:
     """Return a router that has probed and fitted, and its client."""
     answering = client()
-    names = list(answering._scripts)  # noqa: SLF001  # its models, in order
+    names = list(answering._scripts)  # its models, in order
     router = Router(names, default=names[0], policy=Knee(), store=store, client=answering)
     rng = np.random.default_rng(0)
     sample = prompts(N_TRAINING, seed=1)
@@ -115,7 +115,9 @@ def main() -> None:
             results.append(run(router, answering, prompts(asked.calls, seed=10 + number)))
             print("run {}: p50 {:.3f} ms, p99 {:.3f} ms".format(number + 1, *results[-1]))
         p50, p99 = (statistics.median(values) for values in zip(*results, strict=True))
-        print(f"median of {asked.runs} runs: p50 {p50:.3f} ms (bar 0.5), p99 {p99:.3f} ms (bar 1.5)")
+        print(
+            f"median of {asked.runs} runs: p50 {p50:.3f} ms (bar 0.5), p99 {p99:.3f} ms (bar 1.5)"
+        )
         if asked.profile:
             profile = cProfile.Profile()
             profile.runcall(run, router, answering, prompts(asked.calls, seed=99))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,15 +19,13 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 PRICES = {"cheap": (1, 1), "middling": (3, 3), "dear": (10, 10)}
 NAMES = list(PRICES)
 USAGE = Usage(prompt_tokens=100, completion_tokens=50)
+LINES = {name: Line(text=f"{name} says", usage=USAGE) for name in NAMES} | {"other": Line()}
 
 
 @pytest.fixture
 def client() -> ScriptedClient:
     """Three candidates of 100 + 50 tokens a call: 150, 450 and 1,500 micro-USD."""
-    return ScriptedClient(
-        {name: Line(text=f"{name} says", usage=USAGE) for name in NAMES} | {"other": Line()},
-        prices=PRICES,
-    )
+    return ScriptedClient(LINES, prices=PRICES)
 
 
 @pytest.fixture
@@ -57,29 +56,41 @@ def make_router(client, url) -> Iterator[Callable[..., Router]]:
 
 
 @pytest.fixture
-def trained(make_router, train) -> Callable[..., Router]:
+def trained(make_router, taught, tmp_path) -> Callable[..., Router]:
     """Build a router that has learned: dear is right on all, cheap on those that are easy."""
 
     def make(**settings: object) -> Router:
-        router = make_router(**settings)
-        train(router)
-        return router
+        shutil.copy(taught, tmp_path / "log.db")
+        return make_router(**settings)
 
     return make
 
 
-@pytest.fixture
-def train(client) -> Callable[..., None]:
-    def teach(router: Router, n_queries: int = 30) -> None:
-        texts = [f"{kind} question number {i}" for i in range(n_queries // 2) for kind in KINDS]
-        scripts, client._scripts = client._scripts, {name: _knows(name) for name in NAMES}
-        router.probe(texts, grader=lambda text, _reference: float(text.startswith("right")))
-        client._scripts = scripts
-        report = router.retrain()
-        assert report.published, report.reason
-        client.calls.clear()
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory) -> Path:
+    """The log of a router that has learned, made once."""
+    path = tmp_path_factory.mktemp("taught") / "log.db"
+    client = ScriptedClient(LINES, prices=PRICES)
+    settings = {"store": f"sqlite:///{path}", "predictor": {"n_bootstraps": 5}, "client": client}
+    with Router(NAMES, default="middling", **settings) as router:
+        teach(router, client)
+    return path
 
-    return teach
+
+@pytest.fixture
+def train(client) -> Callable[[Router], None]:
+    """Have a router probe and fit."""
+    return lambda router: teach(router, client)
+
+
+def teach(router: Router, client: ScriptedClient) -> None:
+    texts = [f"{kind} question number {i}" for i in range(15) for kind in KINDS]
+    scripts, client._scripts = client._scripts, {name: _knows(name) for name in NAMES}
+    router.probe(texts, grader=lambda text, _reference: float(text.startswith("right")))
+    client._scripts = scripts
+    report = router.retrain()
+    assert report.published, report.reason
+    client.calls.clear()
 
 
 KINDS = ("easy", "hard")

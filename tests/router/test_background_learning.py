@@ -40,9 +40,7 @@ def version(router):
     return None if snapshot is None else snapshot.version
 
 
-def test_a_predictor_that_another_router_published_is_taken_over(
-    make_router, train, quickly, ask
-):
+def test_a_predictor_that_another_router_published_is_taken_over(make_router, train, quickly, ask):
     serving, learning = make_router(retrain={"enabled": False}), make_router()
     first = serving.complete(messages=ask("easy question"))
     train(learning)
@@ -93,7 +91,7 @@ def test_a_refit_runs_in_a_child_process_when_enough_outcomes_came(
     for response in responses:
         router.feedback(response, score=1.0)
 
-    until(lambda: router._engine.store.events())
+    until(router._engine.store.events)
 
     (event,) = router._engine.store.events()
     assert "refit" == event.kind
@@ -155,9 +153,7 @@ def test_the_clock_counts_outcomes_and_time(monkeypatch):
     monkeypatch.setattr(housekeeping.time, "monotonic", lambda: now[0])
     clock = RefitClock(every_outcomes=10, every_s=60, min_labels=50)
 
-    assert [False, True] == [
-        clock.is_due(n, n_since_fit=None, fit_age_s=0) for n in (49, 50)
-    ]
+    assert [False, True] == [clock.is_due(n, n_since_fit=None, fit_age_s=0) for n in (49, 50)]
     clock.tried(50)
     assert not clock.is_due(50, n_since_fit=None, fit_age_s=0)  # nothing new since it was tried
     assert clock.is_due(51, n_since_fit=None, fit_age_s=0)

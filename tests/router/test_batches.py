@@ -304,9 +304,7 @@ async def test_a_cancelled_batch_loses_no_row(make_router, client, logged):
     client._scripts = dict.fromkeys(client._scripts, lambda _: Line(latency_s=0.3))
     router = make_router()
 
-    batch = asyncio.create_task(
-        router.acomplete_batch([f"q{i}" for i in range(50)], concurrency=4)
-    )
+    batch = asyncio.create_task(router.acomplete_batch([f"q{i}" for i in range(50)], concurrency=4))
     while len(client.calls) < 4:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)

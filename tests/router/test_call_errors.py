@@ -168,9 +168,7 @@ async def test_a_cancelled_call_is_logged_at_its_forecast(make_router, client, l
     ]
 
 
-def test_a_call_whose_coroutine_is_closed_is_logged_at_its_forecast(
-    make_router, client, only, ask
-):
+def test_a_call_whose_coroutine_is_closed_is_logged_at_its_forecast(make_router, client, only, ask):
     client._scripts["middling"] = lambda _arguments: Line(latency_s=5)
     router = make_router()
     router._engine._is_warm = True

@@ -246,9 +246,9 @@ def test_async_streams_have_the_same_chunks(router, arguments):
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("kind", ERRORS)
 def test_errors_have_the_same_class_text_and_status(router, kind, asynchronous):
-    with pytest.raises(Exception) as theirs:  # noqa: PT011  # whatever LiteLLM raises
+    with pytest.raises(Exception) as theirs:  # whatever LiteLLM raises
         directly({"mock_response": lambda: error_of(kind)}, asynchronous=asynchronous)
-    with pytest.raises(Exception) as ours:  # noqa: PT011
+    with pytest.raises(Exception) as ours:
         through(router, {"mock_response": lambda: error_of(kind)}, asynchronous=asynchronous)
 
     assert type(theirs.value) is type(ours.value)
@@ -264,9 +264,9 @@ def test_errors_have_the_same_class_text_and_status(router, kind, asynchronous):
     ids=["mock_timeout", "an error by name"],
 )
 def test_mocked_faults_are_the_same(router, arguments):
-    with pytest.raises(Exception) as theirs:  # noqa: PT011
+    with pytest.raises(Exception) as theirs:
         directly(arguments, asynchronous=False)
-    with pytest.raises(Exception) as ours:  # noqa: PT011
+    with pytest.raises(Exception) as ours:
         through(router, arguments, asynchronous=False)
 
     assert type(theirs.value) is type(ours.value)
@@ -304,7 +304,9 @@ def test_positional_names_are_those_of_the_installed_litellm(function, names):
 def test_arguments_may_be_positional_in_litellms_own_order(router):
     ours = router.completion("auto", MESSAGES, 30.0, 0.2, mock_response="42")
     theirs = litellm.completion(MODEL, MESSAGES, 30.0, 0.2, mock_response="42")
-    awaited = asyncio.run(router.acompletion("auto", MESSAGES, None, None, 30.0, mock_response="42"))
+    awaited = asyncio.run(
+        router.acompletion("auto", MESSAGES, None, None, 30.0, mock_response="42")
+    )
 
     assert fields(theirs) == fields(ours) == fields(awaited)
     with pytest.raises(TypeError, match="got multiple values for argument 'model'"):

@@ -94,7 +94,7 @@ def test_feedback_days_later_from_another_router_on_the_same_database(make_route
 def test_feedback_on_a_stream_and_on_a_pin_counts(make_router, ask):
     router = make_router()
     stream = router.complete(messages=ask(), stream=True)
-    assert [chunk for chunk in stream]
+    assert list(stream)
     pinned = router.complete("dear", ask())
 
     assert router.feedback(stream, score=1.0)

@@ -64,8 +64,10 @@ def test_check_remarks_on_what_is_missing(make_router, train, monkeypatch):
         "there is one candidate only: nothing to choose between",
         "`route_models` is empty: only calls with model='auto' are routed",
         "not fitted: 0/50 labels: `probe`, `import` or `feedback`, then `retrain`",
-        "OPTLLM_FEATURE_KEY is not set: text hashes and features are not keyed, so whoever holds "
-        "the log can test whether a known text is in it",
+        (
+            "OPTLLM_FEATURE_KEY is not set: text hashes and features are not keyed, so whoever "
+            "holds the log can test whether a known text is in it"
+        ),
         "no graders are configured: outcomes come from `feedback`, `probe` and `import` only",
     ] == remarks
 
@@ -97,11 +99,14 @@ def test_a_router_is_a_context_manager_and_may_be_closed_twice(make_router, ask)
 
 
 def test_an_exception_in_the_with_block_passes_and_the_router_is_closed(make_router, ask):
-    with pytest.raises(KeyError, match="mine"), make_router() as router:  # noqa: PT012
+    with pytest.raises(KeyError, match="mine"), make_router() as router:
         router.complete(messages=ask())
         raise KeyError("mine")
 
     assert router._engine._closed
+
+
+PRICES = {"a": (1, 1), "b": (2, 2)}
 
 
 def test_two_routers_share_no_state(tmp_path, ask):
@@ -116,8 +121,6 @@ def test_two_routers_share_no_state(tmp_path, ask):
             predictor={"n_bootstraps": 4},
         )
 
-    prices = {"a": (1, 1), "b": (2, 2)}
-    PRICES.update(prices)
     with build("one", Cheapest()) as one, build("two", MostAccurate()) as two:
         one.probe([f"q{i}" for i in range(40)], grader=lambda text, reference: 1.0)
         one.retrain()
@@ -128,9 +131,6 @@ def test_two_routers_share_no_state(tmp_path, ask):
         assert "not fitted: 0/50 labels" == second._hidden_params["optllm"]["reason"]
         assert 1 == len(two._engine.store.decisions())
         assert one.candidates == two.candidates
-
-
-PRICES: dict[str, tuple[float, float]] = {}
 
 
 def test_sync_and_async_methods_have_the_same_parameters():

@@ -64,9 +64,7 @@ def test_sync_and_async_make_the_same_decision_rows_and_annotations(trained, log
     assert facts(ours).keys() == FACTS
 
 
-def test_the_decision_and_its_attempt_are_on_disk_before_the_answer_is_returned(
-    trained, only, ask
-):
+def test_the_decision_and_its_attempt_are_on_disk_before_the_answer_is_returned(trained, only, ask):
     router = trained(policy=MostAccurate())
 
     response = router.complete(messages=ask("hard question"))
@@ -76,9 +74,10 @@ def test_the_decision_and_its_attempt_are_on_disk_before_the_answer_is_returned(
     assert (decision.kind, decision.requested) == ("route", "auto")
     assert decision.chosen == decision.served == attempt.candidate == facts(response)["candidate"]
     assert (attempt.status, attempt.prompt_tokens, attempt.completion_tokens) == ("ok", 100, 50)
-    assert attempt.cost_nusd == 150 * {"cheap": 1000, "middling": 3000, "dear": 10000}[
-        attempt.candidate
-    ]
+    assert (
+        attempt.cost_nusd
+        == 150 * {"cheap": 1000, "middling": 3000, "dear": 10000}[attempt.candidate]
+    )
     assert facts(response)["cost_usd"] == attempt.cost_nusd / 1e9
     assert decision.propensity == 1.0
     assert decision.allowed == ("cheap", "middling", "dear")
@@ -189,14 +188,14 @@ def test_a_pin_is_called_as_given_and_warns_once_how_to_route_it(
             one.decision.propensity,
         )
     assert [record.getMessage() for record in caplog.records] == [
-        "'dear' names a candidate and was called as asked (a pin): pass model='auto', or add it "
-        "to `route_models`, to have such calls routed"
+        (
+            "'dear' names a candidate and was called as asked (a pin): pass model='auto', or add "
+            "it to `route_models`, to have such calls routed"
+        )
     ]
 
 
-def test_an_unpriced_pin_is_logged_without_a_cost_and_warns_once(
-    make_router, logged, ask, caplog
-):
+def test_an_unpriced_pin_is_logged_without_a_cost_and_warns_once(make_router, logged, ask, caplog):
     router = make_router()
 
     with caplog.at_level(logging.WARNING, "optllm_router"):
@@ -383,9 +382,7 @@ def test_what_is_no_policy_is_refused_before_a_call(make_router, client, ask):
     assert [] == client.calls
 
 
-def test_a_router_fault_is_counted_and_logged_and_the_default_answers(
-    trained, only, ask, caplog
-):
+def test_a_router_fault_is_counted_and_logged_and_the_default_answers(trained, only, ask, caplog):
     router = trained()
     snapshot = router._engine.state.snapshot
     snapshot.predictor._weights = snapshot.predictor._weights[:3]

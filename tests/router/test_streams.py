@@ -1,4 +1,4 @@
-"""Streams through the real LiteLLM over loopback HTTP: same chunks, and settled however they end."""
+"""Streams through the real LiteLLM over loopback HTTP: same chunks, settled however they end."""
 
 import asyncio
 import logging
@@ -212,7 +212,7 @@ async def test_a_cancelled_reader_settles_its_stream(serve, ask):
 
 def test_a_stream_that_breaks_is_an_error_with_what_arrived_as_its_cost(serve, ask):
     router, server = serve(Reply(text=TEXT, reset_after=4))
-    with pytest.raises(Exception) as theirs:  # noqa: PT011, PT012  # whatever LiteLLM raises
+    with pytest.raises(Exception) as theirs:  # whatever LiteLLM raises
         list(directly(server))
 
     with pytest.raises(type(theirs.value)) as caught:
