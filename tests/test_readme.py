@@ -62,7 +62,7 @@ def test_the_drop_in_example_and_the_batch_run_as_shown(tmp_path: Path):
     batch = batch.replace("plan = router.plan", "#").replace("print(plan.", "#")
     asked = "questions = ['Is 9 prime?', 'Is 11 prime?']"
     told = "print([a.choices[0].message.content for a in answers]); router.close()"
-    script = "\n".join([example, asked, batch, told])
+    script = f"{example}\n{asked}\n{batch}\n{told}"
     with FakeOpenAIServer() as server:
         done = subprocess.run(
             [sys.executable, "-c", script],

@@ -155,7 +155,7 @@ def test_a_disk_that_fills_up_in_service_is_a_store_error_and_nothing_is_half_wr
         pass
     written = 1
 
-    with pytest.raises(StoreError, match="the disk is full"):  # noqa: PT012  # which one, is open
+    with pytest.raises(StoreError, match="the disk is full"):  # which one, is open
         while True:
             record(store, written + 1, features=bytes(100_000))
             written += 1
