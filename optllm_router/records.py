@@ -36,6 +36,7 @@ class PriceTier:
     input_per_1m: Decimal
     output_per_1m: Decimal
     cached_input_per_1m: Decimal | None = None
+    cache_write_per_1m: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -192,17 +192,19 @@ def _threshold_tiers(
     matches = filter(None, (_ABOVE.fullmatch(key) for key in entry))
     thresholds = {(int(number) * (1000 if k else 1), number + k) for number, k in _groups(matches)}
     from_threshold_on = entry.get("litellm_provider") == "xai"
-    cached = _per_1m(entry, _CACHED)
+    cached, written = _per_1m(entry, _CACHED), _per_1m(entry, _WRITTEN)
     for above, label in sorted(thresholds):
         suffix = f"_above_{label}_tokens"
         input_price = _or(_per_1m(entry, _INPUT + suffix), input_price)
         output_price = _or(_per_1m(entry, _OUTPUT + suffix), output_price)
         cached = _or(_per_1m(entry, _CACHED + suffix), cached)
+        written = _or(_per_1m(entry, _WRITTEN + suffix), written)
         yield PriceTier(
             above_tokens=above - from_threshold_on,
             input_per_1m=input_price,
             output_per_1m=output_price,
             cached_input_per_1m=cached,
+            cache_write_per_1m=written,
         )
 
 

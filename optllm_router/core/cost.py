@@ -26,6 +26,7 @@ from optllm_router.records import (
     Candidate,
     Floats,
     Ints,
+    PriceTier,
     Query,
     TokenPrice,
     Usage,
@@ -46,8 +47,7 @@ def cost_nusd(usage: Usage, price: TokenPrice) -> int:
     Cached and cache-write tokens are part of the prompt's and are priced apart where the price
     says so; a tier applies to the whole call once the prompt exceeds its threshold.
     """
-    rate_in, rate_out, rate_cached = _rates(price, usage.prompt_tokens)
-    rate_write = rate_in if price.cache_write_per_1m is None else price.cache_write_per_1m
+    rate_in, rate_out, rate_cached, rate_write = _rates(price, usage.prompt_tokens)
     cached = min(usage.cached_tokens, usage.prompt_tokens)
     written = min(usage.cache_write_tokens, usage.prompt_tokens - cached)
     plain = usage.prompt_tokens - cached - written
@@ -115,23 +115,21 @@ def _at_rates(rate_in: Decimal, rate_out: Decimal, prompt: Floats, output: Float
     return (prompt * float(rate_in) + output * float(rate_out)) / 1e6
 
 
-def _rates(price: TokenPrice, prompt_tokens: int) -> tuple[Decimal, Decimal, Decimal]:
-    """The input, output and cached rates of the tier that a prompt falls in."""
-    base_cached = price.cached_input_per_1m
-    rates = (
-        price.input_per_1m,
-        price.output_per_1m,
-        price.input_per_1m if base_cached is None else base_cached,
-    )
+def _rates(price: TokenPrice, prompt_tokens: int) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    """The input, output, cached and cache-write rates of the tier that a prompt falls in."""
+    met: TokenPrice | PriceTier = price
     for tier in sorted(price.tiers, key=lambda tier: tier.above_tokens):
         if prompt_tokens > tier.above_tokens:
-            cached = tier.cached_input_per_1m
-            rates = (
-                tier.input_per_1m,
-                tier.output_per_1m,
-                tier.input_per_1m if cached is None else cached,
-            )
-    return rates
+            met = tier
+    cached, written = met.cached_input_per_1m, met.cache_write_per_1m
+    if written is None:
+        written = price.cache_write_per_1m
+    return (
+        met.input_per_1m,
+        met.output_per_1m,
+        met.input_per_1m if cached is None else cached,
+        met.input_per_1m if written is None else written,
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -152,7 +150,7 @@ def _dearest_rates(price: TokenPrice, n_tiers: int) -> tuple[Decimal, Decimal]:
     rates_in = [price.input_per_1m, price.cached_input_per_1m, price.cache_write_per_1m]
     rates_out = [price.output_per_1m]
     for tier in sorted(price.tiers, key=lambda tier: tier.above_tokens)[:n_tiers]:
-        rates_in += [tier.input_per_1m, tier.cached_input_per_1m]
+        rates_in += [tier.input_per_1m, tier.cached_input_per_1m, tier.cache_write_per_1m]
         rates_out.append(tier.output_per_1m)
     return max([rate for rate in rates_in if rate is not None]), max(rates_out)
 

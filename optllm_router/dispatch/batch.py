@@ -1,8 +1,8 @@
 """A batch under a policy and a hard budget: planned as a whole, dispatched in slices, re-planned.
 
 Workers take one assignment after the other. Under a batch budget the rest is planned again every
-slice, on limit - spent - forecast of what is in flight - one worst case kept back, so that realised
-costs steer what is left. Every assignment reserves its worst case first: a worst case that does
+slice, on limit - spent - forecast of what is in flight - two worst cases kept back, so that
+realised costs steer what is left. Every assignment reserves its worst case first: a worst case that does
 not fit because of other calls in flight waits for them; one that could not fit even then slides to
 the best column that does; when none does, the query is refused and nothing is spent on it.
 """
@@ -25,6 +25,7 @@ from optllm_router.ledger import Cap
 from optllm_router.records import NANO_PER_USD, Bools, Floats, Ints
 
 SLICES = 25
+N_KEPT_BACK = 2
 MIN_SLICE = 16
 
 
@@ -197,7 +198,7 @@ class BatchRun:
             return
         self._choice[rest] = plan.choice
         self._price = plan.dual_price
-        self._reason = plan.reason
+        self._reason = describe(self._policy) if self.cap is not None else plan.reason
 
     def _plan(self, rest: Ints) -> Plan:
         estimates = self._estimates.rows(rest)
@@ -215,7 +216,7 @@ class BatchRun:
         worst = np.where(
             self._estimates.allowed[rest], self._estimates.worst_nusd[rest], np.iinfo(np.int64).max
         )
-        kept_back = int(worst.min(axis=1).max())
+        kept_back = N_KEPT_BACK * int(worst.min(axis=1).max())
         spendable = left - kept_back
         floor = self._cheapest_cost(rest)
         return float(max(spendable / NANO_PER_USD, min(left / NANO_PER_USD, floor)))

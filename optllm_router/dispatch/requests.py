@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optllm_router.completion.modelmap import CHECKED_PARAMETERS
 from optllm_router.core.features import clip_text
 from optllm_router.core.policy import Policy
 from optllm_router.errors import ConfigError
@@ -16,33 +17,6 @@ AUTO = "auto"
 CREDENTIALS = ("api_key", "api_base", "base_url", "custom_llm_provider", "extra_headers")
 REROUTING = ("fallbacks", "context_window_fallback_dict", "model_list")
 OWN_ARGUMENTS = ("task", "policy", "tags", "session_id", "reference")
-CAPABILITY_PARAMETERS = frozenset(
-    (
-        "temperature",
-        "top_p",
-        "n",
-        "stop",
-        "presence_penalty",
-        "frequency_penalty",
-        "logit_bias",
-        "seed",
-        "tools",
-        "tool_choice",
-        "functions",
-        "function_call",
-        "response_format",
-        "logprobs",
-        "top_logprobs",
-        "parallel_tool_calls",
-        "reasoning_effort",
-        "modalities",
-        "audio",
-        "prediction",
-        "web_search_options",
-        "thinking",
-    )
-)
-
 CountTokens = Callable[[Sequence[Mapping[str, Any]], Sequence[Any] | None], int]
 
 
@@ -123,8 +97,14 @@ def describe_query(
         wants_json=wants is not None,
         wants_json_schema=wants == "json_schema",
         max_output_tokens=max((limit for limit in limits if limit is not None), default=None),
-        parameters=frozenset() if drops else CAPABILITY_PARAMETERS & arguments.keys(),
+        parameters=frozenset() if drops else _checked(arguments),
     )
+
+
+def _checked(arguments: Mapping[str, Any]) -> frozenset[str]:
+    """The optional arguments that a candidate has to support; `n=1` asks for nothing."""
+    wanted = CHECKED_PARAMETERS & arguments.keys()
+    return wanted - {"n"} if arguments.get("n") == 1 else wanted
 
 
 def _whole(arguments: Mapping[str, Any], name: str) -> int | None:

@@ -5,6 +5,7 @@ Ends are: exhausted, failed, closed, garbage-collected, cancelled. Each settles 
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -99,9 +100,10 @@ class RoutedStream:
         """Stop reading; what had arrived is billed."""
         await self._aend("abandoned")
         stream = getattr(self._wrapped, "completion_stream", None)
-        close = getattr(stream, "aclose", None)
-        if callable(close):
-            await close()
+        close = getattr(stream, "aclose", None) or getattr(stream, "close", None)
+        closing = close() if callable(close) else None
+        if inspect.isawaitable(closing):
+            await closing
 
     def __enter__(self) -> Self:
         return self

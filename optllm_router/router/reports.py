@@ -101,7 +101,7 @@ def published_front(snapshot: Snapshot, n_points: int = 60) -> PublishedFront:
             FrontPoint(
                 cost_usd=float(front.cost_usd[k]) / n,
                 accuracy=float(front.accuracy[k]),
-                honest_accuracy=float(honest[k]),
+                honest_accuracy=float(np.clip(honest[k], 0.0, 1.0)),
             )
             for k in points
         ),

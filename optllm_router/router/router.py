@@ -200,7 +200,8 @@ class Router:
             created_at=datetime.now(tz=UTC),
         )
         changed = self._engine.store.add_outcomes([outcome]) > 0
-        self._engine.count_labels()
+        if self._engine.state.snapshot is None:  # only "not fitted: n/50 labels" needs the count
+            self._engine.count_labels()
         self._engine.housekeeper.ensure()
         return changed
 

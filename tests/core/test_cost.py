@@ -265,3 +265,23 @@ def test_stored_arrays_forecast_the_same_bits(tasks):
     assert not any(array.dtype.hasobject for array in arrays.values())
     assert forecast.tasks == back.tasks
     assert forecast.predict(prompt, tasks).tobytes() == back.predict(prompt, tasks).tobytes()
+
+
+def test_a_tier_may_charge_more_for_cache_writes():
+    tier = PriceTier(
+        above_tokens=100,
+        input_per_1m=Decimal(2),
+        output_per_1m=Decimal(0),
+        cache_write_per_1m=Decimal(5),
+    )
+    price = TokenPrice(
+        input_per_1m=Decimal(1),
+        output_per_1m=Decimal(0),
+        cache_write_per_1m=Decimal(3),
+        tiers=(tier,),
+    )
+    below = Usage(prompt_tokens=100, completion_tokens=0, cache_write_tokens=40)
+    above = Usage(prompt_tokens=101, completion_tokens=0, cache_write_tokens=40)
+
+    assert cost_nusd(below, price) == (60 * 1 + 40 * 3) * 1000
+    assert cost_nusd(above, price) == (61 * 2 + 40 * 5) * 1000
