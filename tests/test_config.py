@@ -822,3 +822,14 @@ def test_the_starter_files_suggestions_load_once_uncommented(write):
 def test_a_starter_file_needs_distinct_candidates(candidates):
     with pytest.raises(ConfigError, match="name at least one model, and each only once"):
         starter_toml(candidates)
+
+
+@pytest.mark.parametrize("name", ["n", "max_tokens", "stream", "messages"])
+def test_a_candidates_arguments_cannot_change_what_a_call_may_cost(name: str):
+    with pytest.raises(ConfigError) as caught:
+        make_config(candidates=[{"model": "a", "arguments": {name: 2}}])
+
+    assert str(caught.value) == (
+        f"argument `candidates`: `candidates[0].arguments`: `{name}` belongs to the call, not to "
+        "every call of a candidate; output is limited by `max_output_tokens`"
+    )

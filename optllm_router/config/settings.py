@@ -55,6 +55,9 @@ _GRADER_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "json_schema": (frozenset({"schema"}), frozenset()),
     "callable": (frozenset({"function"}), frozenset()),
 }
+_CALL_ARGUMENTS = frozenset(
+    ("model", "messages", "stream", "n", "max_tokens", "max_completion_tokens")
+)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -100,6 +103,16 @@ def _no_budgets(_: object) -> object:
         "caps across calls ([[budgets]]) are not available in this version: the supported "
         'windows are "call" and "batch", set by `usd` and `per` in [policy] with kind = "budget"'
     )
+
+
+def _candidate_arguments(value: object) -> object:
+    """Refuse arguments that belong to the call, or that would make worst cases untrue."""
+    for name in sorted(_CALL_ARGUMENTS & set(value)) if isinstance(value, Mapping) else ():
+        raise ValueError(
+            f"`{name}` belongs to the call, not to every call of a candidate; output is limited by "
+            "`max_output_tokens`"
+        )
+    return value
 
 
 def _group(value: object) -> object:
@@ -207,7 +220,9 @@ class CandidateSettings(Settings):
     name: Text = ""
     api_key_env: Annotated[str | None, BeforeValidator(_key_variable)] = None
     api_base: Text | None = None
-    arguments: dict[str, Any] = Field(default_factory=dict, repr=False)
+    arguments: Annotated[dict[str, Any], BeforeValidator(_candidate_arguments)] = Field(
+        default_factory=dict, repr=False
+    )
     max_output_tokens: Positive | None = None
     context_window: Positive | None = None
     tools: Switch | None = None

@@ -2,9 +2,9 @@
 
 Workers take one assignment after the other. Under a batch budget the rest is planned again every
 slice, on limit - spent - forecast of what is in flight - two worst cases kept back, so that
-realised costs steer what is left. Every assignment reserves its worst case first: a worst case that does
-not fit because of other calls in flight waits for them; one that could not fit even then slides to
-the best column that does; when none does, the query is refused and nothing is spent on it.
+realised costs steer what is left. Every assignment reserves its worst case first: one that does not
+fit because of other calls in flight waits for them; one that could not fit even then slides to the
+best column that does; when none does, the query is refused and nothing is spent on it.
 """
 
 from __future__ import annotations

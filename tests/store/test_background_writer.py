@@ -199,7 +199,7 @@ def test_writes_wait_while_the_store_fails_and_are_done_when_it_recovers(store, 
     assert [str(number) for number in range(10)] == messages(store)
     assert 1 == store.n_graded()
     assert [1] == n_gradings
-    assert 1 == sum("tried again" in one.message for one in caplog.records)
+    assert any("tried again" in one.message for one in caplog.records)
     assert 0 == writer.close()
 
 

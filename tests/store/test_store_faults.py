@@ -138,6 +138,7 @@ def test_a_disk_that_takes_nothing_is_refused_at_the_start(file, exists):
 
 
 def test_postgresql_without_a_server_is_an_error_without_the_password():
+    pytest.importorskip("psycopg")
     with pytest.raises(StoreError, match="does not answer") as caught:
         open_store("postgresql://me:secret@127.0.0.1:1/nothing")
 
