@@ -18,9 +18,27 @@ the caller gets the LiteLLM exception they would have got without us.
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 
 class RouterError(Exception):
-    """The root of all errors of this package."""
+    """The root of all errors of this package; each survives being pickled, facts and all."""
+
+    @override
+    def __reduce__(self) -> tuple[object, ...]:
+        # A class made at run time (the twin that LiteLLM's callers catch) comes back as its base.
+        named = next(c for c in type(self).__mro__ if "<locals>" not in c.__qualname__)
+        return _revived, (named, self.args, self.__dict__)
+
+
+def _revived(
+    error_class: type[RouterError], args: tuple[object, ...], facts: dict[str, object]
+) -> RouterError:
+    """Rebuild an error without its constructor, whose arguments are not the message."""
+    error = error_class.__new__(error_class, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class ConfigError(RouterError, ValueError):

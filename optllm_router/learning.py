@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from optllm_router.core.features import SparseText, hash_text, shape_features, unpack
+from optllm_router.core.features import SparseText, hash_text, shapes_of, unpack
 from optllm_router.core.fitting import fit_snapshot
 from optllm_router.core.snapshot import Snapshot, TrainingSet
 from optllm_router.records import NANO_PER_USD, Candidate, Floats, TrainingRow
@@ -88,7 +88,7 @@ def refit(store: Store, candidates: Sequence[Candidate], settings: RefitSettings
         **snapshot.metrics,
         "columns": list(columns),
         "n_labels_per_column": snapshot.predictor.n_labels_.tolist(),
-        "fitted_until": rows[-1].created_at.isoformat(),
+        "fitted_until": max(row.scored_at for row in rows if row.scored_at).isoformat(),
     }
     return _publish(store, snapshot, metrics, worse)
 
@@ -136,7 +136,7 @@ def training_set(rows: Sequence[TrainingRow], candidates: Sequence[Candidate]) -
         texts=[_features(row) for row in first],
         tasks=[row.task for row in first],
         groups=[row.text_key or row.decision_id for row in first],
-        shapes=_shapes(first),
+        shapes=shapes_of(first),
         prompt_tokens=np.array([row.n_prompt_tokens for row in first], dtype=np.float64),
         scores=_spread(table, position, [_score] * len(candidates)),
         output_tokens=_spread(table, position, [_output_tokens] * len(candidates)),
@@ -194,14 +194,6 @@ def _features(row: TrainingRow) -> SparseText:
     return hash_text("") if found is None else found
 
 
-def _shapes(rows: Sequence[TrainingRow]) -> Floats:
-    numbers = np.array(
-        [(r.n_prompt_tokens, r.n_turns, r.n_tools, r.n_images, float(r.wants_json)) for r in rows],
-        dtype=np.float64,
-    ).reshape(len(rows), 5)
-    return shape_features(*numbers.T)
-
-
 def _worse_than(
     current: Snapshot | None, new: Snapshot, training: TrainingSet, rows: Sequence[TrainingRow]
 ) -> str | None:
@@ -231,9 +223,13 @@ def _worse_than(
 def _fresh_rows(
     current: Snapshot, training: TrainingSet, rows: Sequence[TrainingRow]
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Rows of the training set whose text the current snapshot has not been fitted on."""
+    """Rows of the training set with a text of which the current snapshot has seen no label."""
     until = str(current.metrics.get("fitted_until", ""))
-    known = {row.text_key or row.decision_id for row in rows if row.created_at.isoformat() <= until}
+    known = {
+        row.text_key or row.decision_id
+        for row in rows
+        if row.scored_at is not None and row.scored_at.isoformat() <= until
+    }
     return np.array([i for i, g in enumerate(training.groups) if g not in known], dtype=np.int64)
 
 

@@ -25,7 +25,6 @@ NANO_PER_USD = 1_000_000_000
 Kind = Literal["route", "pin", "shadow", "probe", "import"]
 AttemptStatus = Literal["open", "ok", "error", "abandoned", "refused"]
 Prompts = Literal["none", "hash", "features", "full"]
-OutcomeOrigin = Literal["feedback", "grader", "probe", "import"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +100,9 @@ class Query:
 
     `text` is what is routed: the last user message, its first and last 1,000 characters.
     `n_prompt_tokens` counts everything that is sent. `max_output_tokens` is the caller's own
-    limit. `parameters` names the optional arguments that a candidate must support.
+    limit, `n_thinking_tokens` what it grants to thinking beside. `parameters` names the optional
+    arguments that a candidate must support. `n_retries` is how often the caller lets LiteLLM and
+    the SDKs below it repeat the call.
     """
 
     text: str
@@ -114,7 +115,9 @@ class Query:
     wants_json: bool = False
     wants_json_schema: bool = False
     max_output_tokens: int | None = None
+    n_thinking_tokens: int = 0
     parameters: frozenset[str] = frozenset()
+    n_retries: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +216,8 @@ class Outcome:
 class TrainingRow:
     """One served answer as learning sees it; `score` is None while nobody graded it.
 
-    Where several sources graded one decision, "feedback" wins, then the newest.
+    Where several sources graded one decision, "feedback" wins, then the newest; `scored_at` is when
+    that score came, which may be long after the answer.
     """
 
     decision_id: str
@@ -232,3 +236,4 @@ class TrainingRow:
     cost_nusd: int | None
     cost_estimated: bool
     score: float | None
+    scored_at: datetime | None = None

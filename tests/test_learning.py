@@ -374,3 +374,31 @@ def test_a_child_that_hangs_is_given_up(store, url, monkeypatch):
         refit_in_child(url, CANDIDATES, SETTINGS, price_version="p")
 
     assert "the refit process took more than 0.01 s" == str(error.value)
+
+
+def test_late_feedback_on_old_answers_judges_the_new_predictor(store):
+    def answers(numbers, score):
+        return [(i, n, score(i)) for i in numbers for n in ("small", "table")]
+
+    log(store, answers(range(40, 120), lambda i: float(i % 2 == 0)))
+    log(store, answers(range(30), lambda _: None))  # answered before the fit, graded after it
+    good = refit(store, CANDIDATES, SETTINGS)
+    for again in "abc":
+        log(store, answers(range(40, 120), lambda i: float(i % 2 == 1)), again=again)
+    late = START + timedelta(days=30)
+    ungraded = [row for row in store.training_rows() if row.score is None]
+    store.add_outcomes(
+        [
+            Outcome(
+                decision_id=row.decision_id,
+                score=float(int(row.decision_id[1:].split("-")[0]) % 2 == 0),
+                source="feedback",
+                created_at=late,
+            )
+            for row in ungraded
+        ]
+    )
+
+    assert len(ungraded) == 60
+    assert "on 60 labels that are new since" in refit(store, CANDIDATES, SETTINGS).reason
+    assert good.version == store.current_predictor()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from optllm_router.cli import output
-from optllm_router.cli.failures import FAILED
+from optllm_router.cli.failures import FAILED, MISTAKEN
 from optllm_router.cli.opening import CONFIG, open_router
 from optllm_router.cli.options import AsJson, ConfigFile, StoreUrl
 from optllm_router.errors import ConfigError, NotTrainedError, RouterError
@@ -48,10 +48,11 @@ def init(
 def check(*, config: ConfigFile = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Judge settings, prices, keys, labels and privacy.
 
-    Ends with 1 only when something makes the router unusable, also a mistake in the settings.
+    Ends with 1 when something makes the router unusable, with 2 for a mistake in the settings.
     """
     candidates: list[dict[str, Any]] = []
     remarks: list[str] = []
+    code = FAILED
     try:
         with open_router(config, store) as router:
             candidates = _candidates(router)
@@ -59,6 +60,7 @@ def check(*, config: ConfigFile = None, store: StoreUrl = None, as_json: AsJson 
         problems = _problems(candidates)
     except RouterError as error:
         problems = str(error).splitlines()
+        code = MISTAKEN if isinstance(error, ConfigError) else FAILED
     if as_json:
         usable = not problems
         found = {"candidates": candidates, "remarks": remarks, "problems": problems}
@@ -66,7 +68,7 @@ def check(*, config: ConfigFile = None, store: StoreUrl = None, as_json: AsJson 
     else:
         _show(candidates, remarks, problems)
     if problems:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(code)
 
 
 def _write_new(path: Path, text: str, *, force: bool) -> None:

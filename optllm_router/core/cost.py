@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from optllm_router.records import (
 PROMPT_MARGIN = 1.3
 PROMPT_MARGIN_TOKENS = 64
 DEFAULT_OUTPUT_TOKENS = 256.0
+RETRIES = frozenset({"num_retries", "max_retries"})
 MAX_TASKS = 256
 TASK_STRENGTH = 10.0
 SLOPE_STRENGTH = 10.0
@@ -82,7 +83,8 @@ def worst_case_nusd(candidate: Candidate, query: Query) -> int | None:
     """Return the most that a call can cost; None when the token price is unknown.
 
     The prompt with a margin for foreign tokenizers, all of it at the dearest rate that a prompt
-    of that size can meet, plus every choice at the output limit.
+    of that size can meet, plus every choice at the output limit; all of it once per try that the
+    caller's and the candidate's retries allow.
     """
     if candidate.worst_case_nusd is not None:
         return candidate.worst_case_nusd
@@ -92,14 +94,41 @@ def worst_case_nusd(candidate: Candidate, query: Query) -> int | None:
     output = output_limit(candidate, query) * max(query.n_choices, 1)
     met = sum(prompt > tier.above_tokens for tier in candidate.price.tiers)
     per_input, per_output, divisor = _worst_rates(candidate.price, met)
-    return -(-(prompt * per_input + output * per_output) // divisor)
+    tries = 1 + max(query.n_retries, n_retries(candidate.arguments))
+    return -(-(prompt * per_input + output * per_output) * tries // divisor)
+
+
+def n_retries(arguments: Mapping[str, Any]) -> int:
+    """Return how often a call with these arguments may be repeated after its first try.
+
+    LiteLLM hands `num_retries` to the SDK below it, in place of `max_retries`, and then repeats the
+    call as often by itself.
+    """
+    by_litellm, by_sdk = arguments.get("num_retries"), arguments.get("max_retries")
+    if isinstance(by_litellm, int):
+        return 2 * max(by_litellm, 0)
+    return max(by_sdk, 0) if isinstance(by_sdk, int) else 0
 
 
 def output_limit(candidate: Candidate, query: Query) -> int:
-    """Return how many output tokens one choice may have: the caller's limit or the candidate's."""
-    limit = query.max_output_tokens or candidate.max_output_tokens
+    """Return how many output tokens one choice may have.
+
+    The caller's limit; else the candidate's and what thinking may take, as far as the context
+    window has room beside the prompt.
+    """
+    limit = query.max_output_tokens
+    if limit is None:
+        limit = candidate.max_output_tokens + query.n_thinking_tokens
+        room = output_room(candidate, query)
+        limit = limit if room is None else max(min(limit, room), 1)
     ceiling = candidate.capabilities.max_output_tokens
     return limit if ceiling is None else min(limit, ceiling)
+
+
+def output_room(candidate: Candidate, query: Query) -> int | None:
+    """Return what the window leaves beside the prompt, counted with a margin; None if unknown."""
+    window = candidate.capabilities.context_window
+    return None if window is None else window - math.ceil(query.n_prompt_tokens * PROMPT_MARGIN)
 
 
 def expected_usd(price: TokenPrice, prompt_tokens: Floats, output_tokens: Floats) -> Floats:

@@ -9,7 +9,7 @@ import numpy as np
 
 from optllm_router.core.cost import filled_output, forecast_usd, output_limit, worst_case_nusd
 from optllm_router.core.eligibility import reason_against
-from optllm_router.core.features import SparseText, shape_features
+from optllm_router.core.features import SparseText, shapes_of
 from optllm_router.core.snapshot import Snapshot
 from optllm_router.records import Bools, Candidate, Floats, Ints, Query
 
@@ -110,24 +110,13 @@ def _predictions(
         return found
 
     success = snapshot.predictor.predict_features(
-        texts, tasks=tasks, shapes=_shapes(queries), spread=spread
+        texts, tasks=tasks, shapes=shapes_of(queries), spread=spread
     )
     each = aligned(snapshot.output_tokens.predict(tokens, tasks))
     output = _expected_output(each, queries, candidates)
     billed = aligned(snapshot.cost_usd.predict(tokens, tasks))
     cost = forecast_usd(candidates, output, billed, tokens)
     return aligned(success.prob), aligned(success.std), cost
-
-
-def _shapes(queries: Sequence[Query]) -> Floats:
-    rows = np.array(
-        [
-            (q.n_prompt_tokens, q.n_turns, q.n_tools, q.n_images, float(q.wants_json))
-            for q in queries
-        ],
-        dtype=np.float64,
-    ).reshape(len(queries), 5)
-    return shape_features(*rows.T)
 
 
 def _expected_output(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from optllm_router.records import Floats
+from optllm_router.records import Floats, Query, TrainingRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,6 +118,18 @@ def shape_features(
     shapes[:, 3] = np.minimum(n_images, 1.0)
     shapes[:, 4] = json
     return shapes
+
+
+def shapes_of(queries: Sequence[Query] | Sequence[TrainingRow]) -> Floats:
+    """Return the shapes of queries, to serve or logged, shape (n_queries, 5)."""
+    rows = np.array(
+        [
+            (q.n_prompt_tokens, q.n_turns, q.n_tools, q.n_images, float(q.wants_json))
+            for q in queries
+        ],
+        dtype=np.float64,
+    ).reshape(len(queries), 5)
+    return shape_features(*rows.T)
 
 
 def _bucketed(hashes: NDArray[np.uint64], salt: int) -> SparseText:

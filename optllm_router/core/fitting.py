@@ -31,17 +31,7 @@ def fit_snapshot(
         shapes=training.shapes,
         groups=training.groups,
     )
-    tokens = AmountForecast.fit(training.output_tokens, training.prompt_tokens, training.tasks)
-    billed = AmountForecast.fit(training.cost_usd, training.prompt_tokens, training.tasks)
-    cost = forecast_usd(
-        candidates,
-        np.minimum(
-            filled_output(tokens.predict(training.prompt_tokens, training.tasks)),
-            [float(candidate.max_output_tokens) for candidate in candidates],
-        ),
-        billed.predict(training.prompt_tokens, training.tasks),
-        training.prompt_tokens,
-    )
+    tokens, billed, cost = _forecasts(training, candidates)
     out_of_bag = predictor.oob_
     if out_of_bag is None:
         raise ValueError("the predictor kept no out-of-bag estimates")
@@ -58,6 +48,24 @@ def fit_snapshot(
         column_score=_column_means(training.scores),
         metrics=_metrics(out_of_bag.prob, training.scores),
     )
+
+
+def _forecasts(
+    training: TrainingSet, candidates: Sequence[Candidate]
+) -> tuple[AmountForecast, AmountForecast, Floats]:
+    """Forecasts of output tokens and of bills, and the training rows' own forecast cost."""
+    tokens = AmountForecast.fit(training.output_tokens, training.prompt_tokens, training.tasks)
+    billed = AmountForecast.fit(training.cost_usd, training.prompt_tokens, training.tasks)
+    cost = forecast_usd(
+        candidates,
+        np.minimum(
+            filled_output(tokens.predict(training.prompt_tokens, training.tasks)),
+            [float(candidate.max_output_tokens) for candidate in candidates],
+        ),
+        billed.predict(training.prompt_tokens, training.tasks),
+        training.prompt_tokens,
+    )
+    return tokens, billed, cost
 
 
 def _metrics(prob: Floats, scores: Floats) -> dict[str, float | int]:

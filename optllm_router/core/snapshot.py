@@ -119,8 +119,8 @@ class Snapshot:
     """A fitted and versioned router state; see the module's docstring.
 
     `traffic_prob` and `traffic_cost_usd` are (n_traffic, n_columns) out-of-bag estimates of the
-    newest training queries, NaN for columns without a label; `column_score` and
-    `column_cost_usd` the labelled mean score and the mean forecast cost of every column.
+    newest training queries, NaN for columns without a label; `column_score` is every column's
+    labelled mean score.
     """
 
     version: str

@@ -48,7 +48,8 @@ class ImportReport:
 
     `problems` refuse the file, `remarks` do not. `n_missing` counts (query, model) pairs without a
     row, `n_ungraded` rows without a score. `mean_score` and `cost_usd` are per model: the mean of
-    its scores and the sum of its known costs. `n_imported` counts rows written to a store.
+    its scores and the sum of its known costs, None where no cost is known. `n_imported` counts rows
+    written to a store.
     """
 
     path: str
@@ -60,7 +61,7 @@ class ImportReport:
     n_ungraded: int = 0
     n_imported: int = 0
     mean_score: dict[str, float] = field(default_factory=dict)
-    cost_usd: dict[str, float] = field(default_factory=dict)
+    cost_usd: dict[str, float | None] = field(default_factory=dict)
     unknown_columns: tuple[str, ...] = ()
     unknown_models: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -81,7 +82,7 @@ class ImportReport:
             f"{self.n_tasks} tasks, {self.n_missing} pairs missing, {self.n_ungraded} ungraded"
         )
         models = [
-            f"  {name}: mean score {score:.4f}, cost {self.cost_usd[name]:.6f} USD"
+            f"  {name}: mean score {score:.4f}, cost {_usd(self.cost_usd[name])}"
             for name, score in self.mean_score.items()
         ]
         remarks = [f"  remark: {remark}" for remark in self.remarks]
@@ -224,7 +225,10 @@ class _Rows:
                 for at, name in enumerate(self.models)
                 if graded[at]
             },
-            cost_usd={name: float(costs[at]) for at, name in enumerate(self.models)},
+            cost_usd={
+                name: None if np.isnan(costs[at]) else float(costs[at])
+                for at, name in enumerate(self.models)
+            },
             unknown_columns=unknown_columns,
             unknown_models=unknown_models,
             remarks=tuple(remarks),
@@ -289,9 +293,10 @@ class _Rows:
         return np.where(np.isnan(dense), -1.0, dense).astype(np.int64)
 
     def _sum_per_model(self, values: Floats) -> Floats:
-        known = np.where(np.isfinite(values), values, 0.0)
-        sums = np.bincount(self.places, weights=known, minlength=len(self.models))
-        return sums.astype(np.float64)
+        known = np.isfinite(values)
+        counts = np.bincount(self.places[known], minlength=len(self.models))
+        sums = np.bincount(self.places[known], weights=values[known], minlength=len(self.models))
+        return np.where(counts > 0, sums, np.nan)
 
 
 def _number_by_appearance(cells: NDArray[np.object_]) -> tuple[Ints, list[Any]]:
@@ -316,3 +321,7 @@ def _first_of(cells: NDArray[np.object_], codes: Ints) -> NDArray[np.object_]:
 def _some(values: NDArray[Any]) -> str:
     shown = ", ".join(repr(value)[:40] for value in values[:N_LISTED].tolist())
     return f"{shown}, ..." if len(values) > N_LISTED else shown
+
+
+def _usd(amount: float | None) -> str:
+    return "unknown" if amount is None else f"{amount:.6f} USD"

@@ -151,8 +151,12 @@ def logged_events(connection: Connection, limit: int) -> list[LoggedEvent]:
 
 def graded_score() -> ScalarSelect[Any]:
     """Return a decision's score as a subquery: feedback wins, then the newest; NULL for none."""
+    return _of_grade(_grades.c.score)
+
+
+def _of_grade(column: ColumnElement[Any]) -> ScalarSelect[Any]:
     return (
-        select(_grades.c.score)
+        select(column)
         .where(_grades.c.decision_id == decisions.c.id)
         .order_by(
             case((_grades.c.source == "feedback", 0), else_=1),
@@ -174,8 +178,9 @@ def _training_query() -> Select[Any]:
         attempts.c.cost_nusd,
         attempts.c.estimated.label("cost_estimated"),
     )
+    of_grade = (graded_score().label("score"), _of_grade(_grades.c.created_at).label("scored_at"))
     return (
-        select(*of_decision, texts.c.features, *of_attempt, graded_score().label("score"))
+        select(*of_decision, texts.c.features, *of_attempt, *of_grade)
         .select_from(decisions)
         .join(attempts, served)
         .outerjoin(texts, texts.c.text_key == decisions.c.text_key)

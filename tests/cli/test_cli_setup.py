@@ -60,24 +60,27 @@ def test_check_says_usable_on_standard_output_and_remarks_beside_it(optllm, fres
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right", "problem"),
+    ("code", "wrong", "right", "problem"),
     [
-        ('mode = "rout"', "", "optllm.toml:1: `mode`"),
-        ('default = "best"', 'default = "good"', "optllm.toml:2: `default`"),
-        ("input_usd_per_1m = nan", "input_usd_per_1m = 1\n", "`candidates[0].input_usd_per_1m`"),
+        (2, 'mode = "rout"', "", "optllm.toml:1: `mode`"),
+        (2, 'default = "best"', 'default = "good"', "optllm.toml:2: `default`"),
+        (2, "input_usd_per_1m = nan", "input_usd_per_1m = 1\n", "`candidates[0].input_usd_per_1m`"),
         (
+            1,
             'store = "sqlite:////no/such/folder/log.db"',
             'store = "sqlite:///log.db"',
             "/no/such/folder",
         ),
     ],
 )
-def test_check_ends_with_1_when_the_router_is_unusable(as_json, fresh, wrong, right, problem):
+def test_check_ends_with_2_for_mistakes_and_with_1_for_what_else_makes_the_router_unusable(
+    as_json, fresh, code, wrong, right, problem
+):
     text = (fresh / "optllm.toml").read_text()
     text = text.replace(right, f"{wrong}\n", 1) if right else f"{wrong}\n{text}"
     (fresh / "optllm.toml").write_text(text)
 
-    values = as_json("check", code=1)
+    values = as_json("check", code=code)
 
     assert values["usable"] is False
     assert problem in values["problems"][0]
@@ -99,6 +102,6 @@ def test_check_names_an_unpriced_candidate(as_json, fresh):
     text = text.replace("input_usd_per_1m = 1\n", "").replace("output_usd_per_1m = 1\n", "")
     (fresh / "optllm.toml").write_text(text)
 
-    values = as_json("check", code=1)
+    values = as_json("check", code=2)
 
     assert "candidate 'weak' has no token price" in values["problems"][0]

@@ -5,7 +5,7 @@ import pytest
 
 from optllm_router.core import projection
 from optllm_router.core.features import hash_text
-from optllm_router.core.projection import EXACT_BELOW, Projection
+from optllm_router.core.projection import EXACT_BELOW, MAX_FIT_TEXTS, Projection
 from optllm_router.core.ridge import single_threaded
 
 
@@ -104,3 +104,13 @@ def test_stored_arrays_give_back_the_same_projection():
     assert np.array_equal(fitted.axes, back.axes)
     assert np.array_equal(fitted.idf, back.idf)
     assert stored["projection_axes"].shape[0] < 1_000  # of 16,384 buckets, those that were used
+
+
+def test_words_of_only_the_newest_of_many_texts_move_the_components():
+    old = [hash_text(f"old words number {i}") for i in range(MAX_FIT_TEXTS)]
+    new = [hash_text(f"zebra quagga okapi {i}") for i in range(MAX_FIT_TEXTS)]
+    projection = Projection.fit([*old, *new], 8, seed=0)
+
+    lengths = np.linalg.norm(projection.apply([hash_text("zebra quagga okapi 7")]), axis=1)
+
+    assert lengths[0] > 0.5
