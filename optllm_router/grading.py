@@ -73,6 +73,22 @@ def normaliser(*, strip: bool = True, casefold: bool = False) -> Normalise:
     return normalise
 
 
+def as_reference(reference: object) -> str | None:
+    """Return a reference as the text that answers are compared with; NaN is a missing one.
+
+    Raises:
+        ConfigError: it is neither a text nor a number.
+    """
+    if reference is None or isinstance(reference, str):
+        return reference
+    if isinstance(reference, Real | np.bool_):
+        return None if reference != reference else str(reference)  # noqa: PLR0124  # only NaN differs from itself
+    raise ConfigError(
+        f"reference {reference!r} is a {type(reference).__name__}: answers are compared with a "
+        "text or a number; pass one, or a grader of your own, which gets references as they are"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exact:
     """1 when answer and reference are equal once both are normalised; needs a reference."""
@@ -83,9 +99,10 @@ class Exact:
     def grade(self, text: str, reference: str | None, *, response: object = None) -> float | None:
         """Return 1.0 or 0.0, None without a reference."""
         del response
-        if reference is None:
+        wanted = as_reference(reference)
+        if wanted is None:
             return None
-        return float(self.normalise(text) == self.normalise(reference))
+        return float(self.normalise(text) == self.normalise(wanted))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +118,7 @@ class Contains:
     def grade(self, text: str, reference: str | None, *, response: object = None) -> float | None:
         """Return 1.0 or 0.0, None without a reference."""
         del response
-        wanted = self.normalise(reference or "")
+        wanted = self.normalise(as_reference(reference) or "")
         return float(wanted in self.normalise(text)) if wanted else None
 
 
@@ -145,12 +162,13 @@ class Regex:
         del response
         if self.group is None:
             return float(self._compiled.search(text) is not None)
-        if reference is None:
+        wanted = as_reference(reference)
+        if wanted is None:
             return None
         found = None
         for match in self._compiled.finditer(text):
             found = match[self.group]
-        return float(found is not None and self.normalise(found) == self.normalise(reference))
+        return float(found is not None and self.normalise(found) == self.normalise(wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +262,17 @@ class CallableGrader:
             return check_score(score)
         except ConfigError as error:
             raise ConfigError(f"grader `{self.name}` returned a wrong value: {error}") from None
+
+
+def check_reference(grader: Grader | None, reference: object) -> None:
+    """Check, before money is spent, that a grader that compares texts can use a reference.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    compares = isinstance(grader, Exact | Contains)
+    if compares or (isinstance(grader, Regex) and grader.group is not None):
+        as_reference(reference)
 
 
 def as_grader(grader: Grader | Callable[..., object]) -> Grader:

@@ -19,12 +19,14 @@ ALLOWED = {
     "dispatch/journal.py:Journal.write": "a log that fails costs nobody an answer; it is repeated",
     "router/engine.py:Engine._try_out": "what a decision will need, done early, on no one's call",
     "router/housekeeping.py:_keep": "the refit worker: serving goes on with the old predictor",
-    "store/background.py:BackgroundWriter._try": "user-supplied graders; the other writes go on",
+    "store/background.py:BackgroundWriter._grade": "user-supplied graders; the others go on",
+    "store/background.py:BackgroundWriter._try": "a write that can never succeed; the others go on",
     # Hand-overs: nothing is swallowed, the exception goes where the caller finds it.
     "dispatch/effects.py:run": "a call's conversation is told, and decides",
     "dispatch/effects.py:arun": "the same, awaited",
     "dispatch/workers.py:run_batch": "an item's exception stands in its place, interrupts pass",
     "dispatch/workers.py:arun_batch": "an item's exception stands in its place",
+    "router/store_thread.py:_on_its_own": "whoever waits for the result gets the exception",
     # Clean-ups: raised again once what has to be written or released is.
     "dispatch/calls.py:_Call.converse": "the failed attempt is logged first",
     "dispatch/calls.py:_Call._streaming": "a stream that never reached its caller is settled first",
@@ -88,5 +90,12 @@ def test_guards_log_the_traceback():
             if not (isinstance(node, ast.ExceptHandler) and is_wide(node)):
                 continue
             body = "\n".join(ast.unparse(statement) for statement in node.body)
-            tells = ("logger.exception", "raise", "job.finish(item, error)", "_give_up", "raised")
+            tells = (
+                "logger.exception",
+                "raise",
+                "job.finish(item, error)",
+                "_give_up",
+                "raised",
+                "set_exception",
+            )
             assert any(word in body for word in tells), f"{path}:{node.lineno} swallows: {body}"

@@ -18,6 +18,7 @@ from optllm_router.grading import (
     JsonSchema,
     Regex,
     as_grader,
+    check_reference,
     check_score,
     grader_from_config,
     graders_from_config,
@@ -143,6 +144,36 @@ def test_rules_score_answers(grader, text, reference, score):
 def test_every_grader_has_a_name_and_is_a_grader(grader, name):
     assert isinstance(grader, Grader)
     assert grader.name == name
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "score"),
+    [
+        (4, "4", 1.0),
+        (4, "5", 0.0),
+        (4.5, "4.5", 1.0),
+        (True, "True", 1.0),
+        (np.int64(4), "4", 1.0),
+        (math.nan, "nan", None),
+    ],
+)
+@pytest.mark.parametrize("grader", [Exact(), Contains(), Regex(r"\S+", 0)])
+def test_numbers_are_compared_as_text(grader, reference, text, score):
+    assert score == grader.grade(text, reference)
+
+
+@pytest.mark.parametrize("grader", [Exact(), Contains(), Regex(r"(\d)", 1)])
+def test_a_reference_that_is_no_text_is_refused(grader):
+    for refuse in (check_reference, lambda one, wanted: one.grade("4", wanted)):
+        with pytest.raises(
+            ConfigError, match=r"^reference \['4'\] is a list: answers are compared"
+        ):
+            refuse(grader, ["4"])
+
+
+def test_graders_that_compare_with_nothing_take_any_reference():
+    for grader in (None, Regex(r"\d"), JsonSchema({}), CallableGrader(lambda text: 1.0)):
+        check_reference(grader, ["4"])
 
 
 def test_a_pattern_that_does_not_compile_is_refused_when_the_grader_is_built():

@@ -24,6 +24,8 @@ class Answer:
 
     `usage` is None when the provider reported none. `cost_nusd` is set only by clients that bill
     by a table; otherwise cost is tokens times token price. `cache_hit` answers cost nothing.
+    `billable_text` is all that is billed where that is more than `text` (reasoning, the further
+    choices of `n`); it is counted while there is no usage.
     """
 
     text: str
@@ -31,6 +33,7 @@ class Answer:
     response_id: str | None
     cache_hit: bool = False
     cost_nusd: int | None = None
+    billable_text: str | None = None
 
 
 class StreamMeter(Protocol):
@@ -79,8 +82,10 @@ class Client(Protocol):
         """
         ...
 
-    def count_tokens(self, messages: Messages, tools: Sequence[Any] | None = None) -> int:
-        """Count the tokens of a prompt, all roles and tools, images at a fixed estimate."""
+    def count_tokens(
+        self, messages: Messages, tools: Sequence[Any] | None = None, response_format: Any = None
+    ) -> int:
+        """Count the tokens of a prompt, all roles, tools and the format that is asked for."""
         ...
 
     def count_text(self, text: str) -> int:

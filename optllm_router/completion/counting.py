@@ -28,6 +28,7 @@ _PIECES = 40
 _PIECE_CHARACTERS = 500
 _SAMPLE_MARGIN = 1.05  # pieces cut words at both ends, texts are uneven: rather too many
 _MESSAGE_TOKENS = 4  # role and separators around every message
+_BYTES_PER_TOKEN = 4  # of a file whose text nobody has looked at
 _REPLY_TOKENS = 3  # every reply is primed with these
 _CACHE_VARIABLE = "TIKTOKEN_CACHE_DIR"
 _load_lock = threading.Lock()
@@ -49,11 +50,14 @@ def count_text(text: str) -> int:
     return round(per_character * _SAMPLE_MARGIN * len(text))
 
 
-def count_messages(messages: Messages, tools: Sequence[Any] | None = None) -> int:
-    """Count the tokens of a prompt: all roles, names, tool calls and tools (as JSON).
+def count_messages(
+    messages: Messages, tools: Sequence[Any] | None = None, response_format: object = None
+) -> int:
+    """Count the tokens of a prompt: all roles, names, tool calls, tools and format (as JSON).
 
-    Images, audio and files count as `IMAGE_TOKENS` each, whatever their size. Messages may be
-    mappings or the message objects of an earlier response.
+    Images and audio count as `IMAGE_TOKENS` each, whatever their size, files by their size, but
+    at least as much. Messages may be mappings or the message objects of an earlier response, the
+    format a mapping or a pydantic class, which is sent as its JSON schema.
     """
     total = _REPLY_TOKENS
     for message in messages:
@@ -62,7 +66,8 @@ def count_messages(messages: Messages, tools: Sequence[Any] | None = None) -> in
         for key in ("name", "tool_calls", "function_call", "tool_call_id"):
             if fields.get(key):
                 total += _count_value(fields[key])
-    return total + (_count_value(list(tools)) if tools else 0)
+    total += _count_value(list(tools)) if tools else 0
+    return total + (0 if response_format is None else _count_value(_format(response_format)))
 
 
 @functools.cache
@@ -114,7 +119,26 @@ def _count_part(part: object) -> int:
         return count_text(text)
     if "content" in fields:  # a tool result holds content parts of its own
         return _count_content(fields["content"])
-    return IMAGE_TOKENS
+    return max(IMAGE_TOKENS, _count_file(fields))
+
+
+def _count_file(fields: Mapping[str, Any]) -> int:
+    """Count a file by the size of its data, which is base64; 0 where a part holds no file's data.
+
+    The keys are those of OpenAI's two interfaces and of Anthropic's documents.
+    """
+    is_document = fields.get("type") == "document"
+    holders = (fields, _mapping(fields.get("file")), _mapping(fields.get("source")))
+    keys = ("file_data", "data") if is_document else ("file_data",)
+    data = [holder[key] for holder in holders for key in keys if key in holder]
+    n_bytes = sum(len(one) * 3 // 4 if isinstance(one, str) else 0 for one in data)
+    return -(-n_bytes // _BYTES_PER_TOKEN)
+
+
+def _format(wanted: object) -> object:
+    """Return what is sent for a `response_format`: a class's JSON schema, else the value itself."""
+    schema = getattr(wanted, "model_json_schema", None)
+    return schema() if isinstance(wanted, type) and callable(schema) else wanted
 
 
 def _count_value(value: object) -> int:
@@ -134,5 +158,5 @@ def _mapping(value: object) -> Mapping[str, Any]:
     """Return a value's fields: a mapping as it is, a pydantic object dumped, else nothing."""
     if isinstance(value, Mapping):
         return value
-    dump = getattr(value, "model_dump", None)
+    dump = None if isinstance(value, type) else getattr(value, "model_dump", None)
     return dump() if callable(dump) else {}

@@ -95,9 +95,11 @@ class LiteLLMClient:
             model, entry, settings, parameters=_parameters(litellm, model, entry, settings)
         )
 
-    def count_tokens(self, messages: Messages, tools: Sequence[Any] | None = None) -> int:
+    def count_tokens(
+        self, messages: Messages, tools: Sequence[Any] | None = None, response_format: Any = None
+    ) -> int:
         """Count the tokens of a prompt: all roles, tools as JSON, images at a fixed estimate."""
-        return counting.count_messages(messages, tools)
+        return counting.count_messages(messages, tools, response_format)
 
     def count_text(self, text: str) -> int:
         """Count the tokens of a text; very long ones are estimated from a sample."""

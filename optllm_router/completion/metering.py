@@ -16,13 +16,21 @@ from optllm_router.records import Usage
 
 
 def describe_response(response: Response) -> Answer:
-    """Read a finished response: the first choice's content, then its tool calls as JSON text."""
+    """Read a finished response: the first choice's content, then its tool calls as JSON text.
+
+    Without usage, the reasoning and the other choices are read, too, since they are billed.
+    """
     hidden = _get(response, "_hidden_params") or {}
+    usage = read_usage(_get(response, "usage"))
+    messages = [_get(choice, "message") for choice in _get(response, "choices") or []]
+    text = "".join(part for message in messages[:1] for part in _message_text(message))
+    billable = "" if usage is not None else "".join(map(_billable_text, messages))
     return Answer(
-        text="".join(_message_text(response)),
-        usage=read_usage(_get(response, "usage")),
+        text=text,
+        usage=usage,
         response_id=_get(response, "id"),
         cache_hit=bool(hidden.get("cache_hit")),
+        billable_text=billable if len(billable) > len(text) else None,
     )
 
 
@@ -110,12 +118,15 @@ class ChunkMeter:
         return bool(content or reasoning or calls or role or _get(choice, "finish_reason"))
 
 
-def _message_text(response: Response) -> Iterator[str]:
-    """Yield the first choice's content and tool calls."""
-    for choice in list(_get(response, "choices") or [])[:1]:
-        message = _get(choice, "message")
-        yield _content_text(_get(message, "content"))
-        yield from _whole_calls(message)
+def _message_text(message: object) -> Iterator[str]:
+    """Yield a message's content and tool calls."""
+    yield _content_text(_get(message, "content"))
+    yield from _whole_calls(message)
+
+
+def _billable_text(message: object) -> str:
+    """Return all that a message says, reasoning first."""
+    return "".join((_content_text(_get(message, "reasoning_content")), *_message_text(message)))
 
 
 def _content_text(content: object) -> str:

@@ -97,7 +97,7 @@ def build_candidate(
     return Candidate(
         name=settings.get("name") or model,
         model=model,
-        price=_price(entry, settings),
+        price=_price(_at_tier(entry, arguments.get("service_tier")), settings),
         capabilities=capabilities,
         max_output_tokens=settings.get(
             "max_output_tokens", min(DEFAULT_MAX_OUTPUT_TOKENS, known_limit)
@@ -156,6 +156,18 @@ def _price(entry: Entry | None, settings: Mapping[str, Any]) -> TokenPrice | Non
         cached_input_per_1m=given.get("cached_input_usd_per_1m"),
         cache_write_per_1m=given.get("cache_write_usd_per_1m"),
     )
+
+
+def _at_tier(entry: Entry | None, service_tier: object) -> Entry | None:
+    """Return an entry with the prices of the priority tier, where a candidate always asks for it.
+
+    Other tiers are cheaper than what the entry states, or the same.
+    """
+    if entry is None or service_tier != "priority":
+        return entry
+    suffix = "_priority"
+    dearer = {k.removesuffix(suffix): entry[k] for k in entry if k.endswith(suffix)}
+    return {**entry, **dearer}
 
 
 _TARIFF_SETTINGS = ("input_usd_per_1m", "output_usd_per_1m")

@@ -125,9 +125,11 @@ class ReplayClient:
             worst_case_nusd=_nano_usd(float(np.nanmax(costs))),
         )
 
-    def count_tokens(self, messages: Messages, tools: Sequence[Any] | None = None) -> int:
+    def count_tokens(
+        self, messages: Messages, tools: Sequence[Any] | None = None, response_format: Any = None
+    ) -> int:
         """Count the tokens of a prompt."""
-        return counting.count_messages(messages, tools)
+        return counting.count_messages(messages, tools, response_format)
 
     def count_text(self, text: str) -> int:
         """Count the tokens of a text."""

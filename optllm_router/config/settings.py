@@ -58,6 +58,8 @@ _GRADER_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 _CALL_ARGUMENTS = frozenset(
     ("model", "messages", "stream", "n", "max_tokens", "max_completion_tokens")
 )
+_REROUTING = frozenset(("fallbacks", "context_window_fallback_dict", "model_list"))
+_LIMITS = ("n", "max_tokens", "max_completion_tokens", "max_output_tokens")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -112,6 +114,18 @@ def _candidate_arguments(value: object) -> object:
             f"`{name}` belongs to the call, not to every call of a candidate; output is limited by "
             "`max_output_tokens`"
         )
+    for name in sorted(_REROUTING & set(value)) if isinstance(value, Mapping) else ():
+        raise ValueError(
+            f"`{name}` lets another model answer under this candidate's name and price: leave it "
+            "out, and make that model a candidate"
+        )
+    body: Any = value.get("extra_body") if isinstance(value, Mapping) else None
+    for name in _LIMITS if isinstance(body, Mapping) else ():
+        if name in body:
+            raise ValueError(
+                f"`{name}` in `extra_body` would make worst cases untrue: leave it out; output is "
+                "limited by `max_output_tokens`"
+            )
     return value
 
 

@@ -21,8 +21,9 @@ class Bill:
 def bill(client: Client, candidate: Candidate, query: Query, answer: Answer) -> Bill:
     """Bill what arrived; without reported usage the tokens are counted here and flagged."""
     estimated = answer.usage is None and not answer.cache_hit and answer.cost_nusd is None
+    said = answer.text if answer.billable_text is None else answer.billable_text
     usage = answer.usage or Usage(
-        prompt_tokens=query.n_prompt_tokens, completion_tokens=client.count_text(answer.text)
+        prompt_tokens=query.n_prompt_tokens, completion_tokens=client.count_text(said)
     )
     if answer.cache_hit:
         return Bill(usage, 0, estimated=False)

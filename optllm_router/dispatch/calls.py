@@ -15,18 +15,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from optllm_router.completion.base import Answer, Client, Response
+from optllm_router.core.cost import RETRIES, output_limit
 from optllm_router.core.policy import Policy
 from optllm_router.dispatch.billing import Bill, bill
 from optllm_router.dispatch.deciding import Decided, Decider, RouterState, unpriced_refusal
 from optllm_router.dispatch.effects import Conversation, Effect, Pause, Send, Write
 from optllm_router.dispatch.entries import Entries
 from optllm_router.dispatch.journal import Journal
-from optllm_router.dispatch.notes import annotate, attach, error_facts
+from optllm_router.dispatch.notes import annotate, attach
 from optllm_router.dispatch.policies import is_capped
-from optllm_router.dispatch.requests import Request
+from optllm_router.dispatch.requests import Request, check_bound
 from optllm_router.dispatch.streams import End, RoutedStream
 from optllm_router.errors import BudgetExceededError, StoreError
-from optllm_router.grading import Grader, Graders
+from optllm_router.grading import Grader, Graders, check_reference
 from optllm_router.ledger import Cap
 from optllm_router.records import NANO_PER_USD, Attempt, Decision, Outcome
 from optllm_router.store.background import BackgroundWriter
@@ -71,6 +72,8 @@ class Desk:
         """Hold the conversation of one call; see `effects`."""
         decided = task.decided
         if decided is None:
+            if _is_bound(state, task):
+                check_bound(task.request)
             try:
                 decided = self.decider.decide(state, task.request, task.policy)
                 if task.cap is not None:
@@ -79,6 +82,7 @@ class Desk:
                 raise self.client.budget_error(error) from None
         call = _Call(self, state, task, decided)
         try:
+            check_reference(call.grader, task.request.reference)
             return (yield from call.converse())
         finally:
             call.book()
@@ -86,6 +90,11 @@ class Desk:
     def later(self, action: Callable[[], object]) -> None:
         """Do something on the writer's thread."""
         self.writer.write(lambda _store: action())
+
+
+def _is_bound(state: RouterState, task: Task) -> bool:
+    """Whether a hard budget binds a call that is not a probe."""
+    return task.cap is not None or is_capped(state.policy, task.policy, task.request.policy)
 
 
 def _reserve(cap: Cap, decided: Decided) -> Generator[Effect, Any, None]:
@@ -110,9 +119,8 @@ class _Call:
         self.cost_nusd = 0
         self.unbooked = [True]
         probes = decided.kind == "probe"  # asked for one by one, beside any policy
-        self.is_bound = not probes and (
-            task.cap is not None or is_capped(state.policy, task.policy, task.request.policy)
-        )
+        self.is_bound = not probes and _is_bound(state, task)
+        self.grader = task.grader or desk.graders.for_task(task.request.query.task)
 
     def converse(self) -> Conversation:
         sent = False
@@ -168,7 +176,7 @@ class _Call:
         stream = RoutedStream(response, meter, self._finish, self.desk.later)
         try:
             if not self.is_bound:
-                decision = self.entries.decision(served=self.decided.candidate.name)
+                decision = self.entries.decision(served=self._served())
                 yield Write(lambda: self.desk.journal.write(_recording(decision, opened)))
         except BaseException:  # its caller will never have it
             yield Write(stream.abandon)
@@ -183,7 +191,7 @@ class _Call:
         attempt = replace(
             self.entries.attempt(end.status, billed, response_id=answer.response_id),
             cache_hit=answer.cache_hit,
-            **error_facts(end.error, prompt=query.text),
+            **self.entries.error_facts(end.error),
         )
         if end.error is not None:
             if not answer.text and not self._may_have_cost(end.error):
@@ -197,12 +205,20 @@ class _Call:
         return not isinstance(error, Exception) or self.desk.client.maybe_billed(error)
 
     def _arguments(self) -> Mapping[str, Any]:
-        """The caller's arguments, with the candidate's output limit where worst cases need one."""
+        """The caller's arguments, with what makes worst cases true where they are needed.
+
+        That is an output limit, and no retries; where no budget binds, a pin goes out as it came,
+        and reasoning at some effort has no limit, since nobody knows how much of it that takes.
+        """
         request, candidate = self.task.request, self.decided.candidate
-        as_given = self.decided.kind in {"pin", "shadow"} and not self.is_bound
-        if request.query.max_output_tokens is not None or as_given or candidate.price is None:
-            return request.arguments
-        return {**request.arguments, "max_tokens": candidate.max_output_tokens}
+        arguments = dict(request.arguments)
+        if self.is_bound and not (RETRIES & (arguments.keys() | candidate.arguments.keys())):
+            arguments |= dict.fromkeys(RETRIES, 0)  # retries are not seen here, but billed
+        is_free = self.decided.kind in {"pin", "shadow"} or "reasoning_effort" in arguments
+        as_given = is_free and not self.is_bound
+        if request.query.max_output_tokens is None and not as_given and candidate.price is not None:
+            arguments["max_tokens"] = output_limit(candidate, request.query)
+        return arguments
 
     def _write_ahead(self) -> None:
         """Write the call down before it spends of a hard budget. Raises: StoreError."""
@@ -219,7 +235,7 @@ class _Call:
     def _conclude(self, attempt: Attempt) -> None:
         """Write how the call went, and book its cost."""
         self.cost_nusd = attempt.cost_nusd or 0
-        served = None if attempt.status == "error" else self.decided.candidate.name
+        served = None if attempt.status == "error" else self._served()
         if self.opened is not None:
             completed = replace(attempt, id=self.opened.id)
             self.desk.journal.write(lambda store: store.settle(completed, served=served))
@@ -228,12 +244,16 @@ class _Call:
             self.desk.journal.write(_recording(decision, attempt))
         self.book()
 
+    def _served(self) -> str | None:
+        """Who answers; unknown where LiteLLM may ask another model."""
+        return None if self.task.request.may_reroute else self.decided.candidate.name
+
     def _grade(self, text: str, response: Response) -> None:
         """Grade in the background, where the task has a grader."""
         task, decision_id = self.task, self.entries.decision_id
         candidate = self.decided.candidate.name
         origin = "probe" if self.decided.kind == "probe" else "grader"
-        grader = task.grader or self.desk.graders.for_task(task.request.query.task)
+        grader = self.grader
         if grader is None:
             return
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,6 +29,8 @@ from optllm_router.ledger import Cap
 from optllm_router.records import NANO_PER_USD, Bools, Candidate, Kind
 
 logger = logging.getLogger("optllm_router")
+
+MAX_AIMS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,19 +77,22 @@ class RouterState:
         return f"not fitted: {self.n_labels}/{self.min_labels} labels"
 
     def position(self, name: str) -> int:
-        """The index of a candidate by name or model; -1 when there is none."""
-        for i, candidate in enumerate(self.candidates):
-            if name in {candidate.name, candidate.model}:
-                return i
-        return -1
+        """The index of a candidate by its name, else by its model; -1 when there is none."""
+        names = [candidate.name for candidate in self.candidates]
+        names += [candidate.model for candidate in self.candidates]
+        return names.index(name) % len(self.candidates) if name in names else -1
 
     def aim_of(self, policy: Policy) -> LiveAim:
-        """What a policy means for single requests, computed once per snapshot."""
-        if policy not in self.aims:
+        """What a policy means for single requests, as a rule computed once per snapshot."""
+        aim = self.aims.get(policy)
+        if aim is None:
             if self.snapshot is None:
                 return LiveAim(0.0, None)
-            self.aims[policy] = live_aim(self.snapshot, policy)
-        return self.aims[policy]
+            aim = live_aim(self.snapshot, policy)
+            if len(self.aims) >= MAX_AIMS:  # policies made per call, each with other numbers
+                self.aims.clear()
+            self.aims[policy] = aim
+        return aim
 
 
 class Decider:
@@ -188,18 +193,20 @@ class Decider:
         )
 
     def _asked(self, state: RouterState, name: str, request: Request) -> Candidate:
-        """What a call names; where the call brings its own endpoint or key, those count."""
+        """What a call names; where the call brings its own endpoint or key, those count.
+
+        Where LiteLLM may have another model answer, the price is unknown.
+        """
         candidate = self._candidate(state, name)
+        if request.may_reroute:
+            candidate = replace(candidate, price=None, worst_case_nusd=None)
         brought = [credential for credential in CREDENTIALS if credential in request.arguments]
         if not brought:
             return candidate
+        if brought == ["extra_headers"]:
+            return replace(candidate, arguments=_with_headers(candidate, request))
         kept = {k: v for k, v in candidate.arguments.items() if k not in CREDENTIALS}
-        keeps_key = brought == ["extra_headers"]
-        return replace(
-            candidate,
-            arguments=candidate.arguments if keeps_key else kept,
-            api_key_env=candidate.api_key_env if keeps_key else None,
-        )
+        return replace(candidate, arguments=kept, api_key_env=None)
 
     def _candidate(self, state: RouterState, name: str) -> Candidate:
         """A configured candidate, or whatever else the client knows under this name."""
@@ -211,6 +218,14 @@ class Decider:
             if self._pins[name].price is None:
                 logger.warning("%r has no known token price: its calls are logged without", name)
         return self._pins[name]
+
+
+def _with_headers(candidate: Candidate, request: Request) -> Mapping[str, object]:
+    """A candidate's arguments, its headers joined by the caller's, which win."""
+    theirs, own = request.arguments["extra_headers"], candidate.arguments.get("extra_headers")
+    if not isinstance(theirs, Mapping) or not isinstance(own, Mapping):
+        return candidate.arguments
+    return {**candidate.arguments, "extra_headers": {**own, **theirs}}
 
 
 def decide_row(

@@ -10,6 +10,7 @@ from typing import Any
 from optllm_router.dispatch.billing import Bill
 from optllm_router.dispatch.deciding import Decided, RouterState
 from optllm_router.dispatch.notes import error_facts
+from optllm_router.dispatch.privacy import key_values
 from optllm_router.dispatch.requests import Request
 from optllm_router.records import Attempt, Decision
 from optllm_router.store.ids import new_id
@@ -64,7 +65,16 @@ class Entries:
             self.attempt("error", None),
             cost_nusd=self._forecast() if maybe_billed else 0,
             estimated=maybe_billed,
-            **error_facts(error, prompt=self.request.query.text),
+            **self.error_facts(error),
+        )
+
+    def error_facts(self, error: BaseException | None) -> dict[str, Any]:
+        """What the log says of an error; its text only where prompts are kept too."""
+        return error_facts(
+            error,
+            prompt=self.request.query.text,
+            keys=key_values(self.decided.candidate, self.request.arguments),
+            is_quoted=self.state.privacy.level == "full",
         )
 
     def decision(self, *, served: str | None) -> Decision:

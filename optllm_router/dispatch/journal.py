@@ -2,7 +2,8 @@
 
 A store that fails in service costs nobody an answer: the entry goes to the background writer, which
 repeats it, and so does every later one until the store has taken all of them, so that their order
-stays. What could not be written at close is reported there.
+stays. A store that is locked counts as failing after a second. What could not be written at close
+is reported there.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from typing import TypeAlias
 from optllm_router.errors import StoreError
 from optllm_router.store.background import BackgroundWriter
 from optllm_router.store.base import Store
+from optllm_router.store.database import BUSY_TIMEOUT_S, waiting_at_most
 from optllm_router.store.faults import is_permanent
 
 logger = logging.getLogger("optllm_router")
+
+LOCKED_S = 1.0  # how long an answer waits for other writers before its entry is written later
 
 Entry: TypeAlias = Callable[[Store], object]  # harmless when it is done twice
 
@@ -46,7 +50,8 @@ class Journal:
             self._write_later(entry)
             return
         try:
-            entry(self._store)
+            with waiting_at_most(LOCKED_S):
+                entry(self._store)
         except Exception:
             # An impossible entry is given up by the writer, which logs it: the answer comes first.
             logger.exception("the log cannot be written; the entry waits in memory")
@@ -60,7 +65,8 @@ class Journal:
         if self.n_waiting:
             self._writer.flush(0.0)  # has the writer ask the store again
             raise StoreError(f"the log cannot be written, {self.n_waiting} entries wait in memory")
-        entry(self._store)
+        with waiting_at_most(BUSY_TIMEOUT_S):  # all in line together, not one after the other
+            entry(self._store)
 
     def _write_later(self, entry: Entry) -> None:
         """Hand an entry to the background writer, and count it until it is over with."""
@@ -79,7 +85,10 @@ class Journal:
                 raise
             self._over()
 
-        self._writer.write(write)
+        try:
+            self._writer.write(write)
+        except StoreError:  # it is closed, and the store fails: the answer comes first
+            logger.exception("an entry of the log is lost: the router is closed")
 
     def _over(self) -> None:
         with self._lock:

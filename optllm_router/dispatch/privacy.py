@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from optllm_router.core.features import SparseText, hash_text, pack, salt_of, text_key
-from optllm_router.records import Prompts
+from optllm_router.records import Candidate, Prompts
 
 _SECRETS = re.compile(
     r"(?i)(bearer\s+|api[-_ ]?key[\"'=:\s]+|authorization[\"'=:\s]+)[^\s\"',;}]{6,}"
@@ -46,8 +49,21 @@ class Privacy:
         return Kept(text_key(text, key=self.key), hashed, text if self.level == "full" else None)
 
 
-def scrub(text: str, *, prompt: str = "") -> str:
+def key_values(candidate: Candidate, arguments: Mapping[str, Any]) -> list[str]:
+    """Return the keys that a call may have been made with."""
+    variable = candidate.api_key_env
+    keys = [
+        os.environ.get(variable) if variable else None,
+        candidate.arguments.get("api_key"),
+        arguments.get("api_key"),
+    ]
+    return [key for key in keys if isinstance(key, str) and key]
+
+
+def scrub(text: str, *, prompt: str = "", keys: Sequence[str] = ()) -> str:
     """Remove credentials, and a prompt that is quoted, from an error text; cut it to length."""
+    for key in keys:
+        text = text.replace(key, "[removed]")
     if len(prompt) >= MIN_QUOTED:
         text = text.replace(prompt, "[prompt]")
     return _SECRETS.sub("[removed]", text)[:MAX_ERROR_TEXT]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from optllm_router.completion.modelmap import CHECKED_PARAMETERS
+from optllm_router.core.cost import n_retries
 from optllm_router.core.features import clip_text
 from optllm_router.core.policy import Policy
 from optllm_router.errors import ConfigError
@@ -16,6 +17,7 @@ from optllm_router.records import Query
 AUTO = "auto"
 CREDENTIALS = ("api_key", "api_base", "base_url", "custom_llm_provider", "extra_headers")
 REROUTING = ("fallbacks", "context_window_fallback_dict", "model_list")
+LIMITS = ("n", "max_tokens", "max_completion_tokens", "max_output_tokens")
 OWN_ARGUMENTS = ("task", "policy", "tags", "session_id", "reference")
 CountTokens = Callable[[Sequence[Mapping[str, Any]], Sequence[Any] | None], int]
 
@@ -42,6 +44,11 @@ class Request:
         """Whether the caller wants chunks."""
         return bool(self.arguments.get("stream"))
 
+    @property
+    def may_reroute(self) -> bool:
+        """Whether the caller lets LiteLLM have another model answer."""
+        return any(name in self.arguments for name in REROUTING)
+
 
 def read_request(  # noqa: PLR0913  # a call's arguments, and what they are read by
     model: str | None,
@@ -62,19 +69,65 @@ def read_request(  # noqa: PLR0913  # a call's arguments, and what they are read
     if not isinstance(requested, str):
         raise ConfigError(f"`model={requested!r}` is not a name: pass a string such as 'auto'")
     routed = requested == AUTO or requested in route_models
-    if routed and not (shadow and requested != AUTO):
+    as_asked = not routed or (shadow and requested != AUTO)
+    if not as_asked:
         _refuse_with_routed(requested, arguments)
     arguments["messages"] = _checked_messages(messages)
     return Request(
         requested=requested,
         routed=routed,
         arguments=arguments,
-        query=describe_query(arguments, own["task"], count_tokens),
+        query=_described(arguments, own["task"], count_tokens, as_asked=as_asked),
         policy=own["policy"],
         tags=_checked_tags(own["tags"]),
         session_id=None if own["session_id"] is None else str(own["session_id"]),
         reference=own["reference"],
     )
+
+
+def check_bound(request: Request) -> None:
+    """Refuse arguments that a hard budget cannot bound. Raises: ConfigError."""
+    arguments = request.arguments
+    for name in REROUTING:
+        if name in arguments:
+            raise ConfigError(
+                f"`{name}={arguments[name]!r}` was passed while a hard budget binds, but it lets "
+                "another model answer, whose price is not reserved: leave it out, or lift the "
+                "budget"
+            )
+    _refuse_hidden_limits(arguments)
+    for name in LIMITS[:3]:
+        _whole(arguments, name)
+
+
+def _refuse_hidden_limits(arguments: Mapping[str, Any]) -> None:
+    """Refuse what bounds a call's cost inside of `extra_body`, where worst cases do not see it."""
+    body: Any = arguments.get("extra_body")
+    for name in LIMITS if isinstance(body, Mapping) else ():
+        if name in body:
+            raise ConfigError(
+                f"`extra_body={{{name!r}: {body[name]!r}}}` would bypass the worst case of this "
+                f"call: pass `{'n' if name == 'n' else 'max_tokens'}` as an argument of its own"
+            )
+
+
+def _described(
+    arguments: Mapping[str, Any], task: str | None, count_tokens: CountTokens, *, as_asked: bool
+) -> Query:
+    """Describe a query. Raises: ConfigError, also where messages are nothing like messages."""
+    readable = arguments
+    if as_asked:  # what is no limit to us is between the caller and the provider
+        readable = {k: v for k, v in arguments.items() if k not in LIMITS or _is_whole(v)}
+    try:
+        return describe_query(readable, task, count_tokens)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+        raise ConfigError(
+            f"`messages` or `tools` cannot be read ({type(error).__name__}: {error}): pass "
+            'messages such as {"role": "user", "content": "…"}, with a text or a list of parts as '
+            "content"
+        ) from error
 
 
 def describe_query(
@@ -97,8 +150,16 @@ def describe_query(
         wants_json=wants is not None,
         wants_json_schema=wants == "json_schema",
         max_output_tokens=max((limit for limit in limits if limit is not None), default=None),
+        n_thinking_tokens=_thinking(arguments.get("thinking")),
         parameters=frozenset() if drops else _checked(arguments),
+        n_retries=n_retries(arguments),
     )
+
+
+def _thinking(wanted: object) -> int:
+    """The tokens that a `thinking` argument grants to thinking."""
+    budget = wanted.get("budget_tokens") if isinstance(wanted, Mapping) else None
+    return budget if _is_whole(budget) else 0
 
 
 def _checked(arguments: Mapping[str, Any]) -> frozenset[str]:
@@ -112,9 +173,13 @@ def _whole(arguments: Mapping[str, Any], name: str) -> int | None:
     value = arguments.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not _is_whole(value):
         raise ConfigError(f"`{name}={value!r}` is not a whole number of at least 1")
     return value
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _listed(arguments: Mapping[str, Any], name: str) -> list[Any]:
@@ -173,6 +238,7 @@ def _refuse_with_routed(requested: str, arguments: Mapping[str, Any]) -> None:
                 f"chosen by the router: set it on the candidates in the config, or name the model "
                 "to call (a pin)"
             )
+    _refuse_hidden_limits(arguments)
 
 
 def _checked_messages(messages: object) -> list[Any]:
@@ -210,7 +276,7 @@ def _text_of(content: object) -> str:
     parts = [
         part if isinstance(part, str) else _field(part, "text")
         for part in content
-        if isinstance(part, str) or _field(part, "type") in {"text", "input_text", None}
+        if isinstance(part, str) or _field(part, "type") in ("text", "input_text", None)
     ]
     return "\n".join(part for part in parts if isinstance(part, str))
 
@@ -225,7 +291,7 @@ def _n_images(content: object) -> int:
 def _task_of_system_prompt(messages: Sequence[Any]) -> str:
     """A short hash that stands for the system prompt; "" where there is none."""
     for message in messages:
-        if _field(message, "role") in {"system", "developer"}:
+        if _field(message, "role") in ("system", "developer"):
             text = _text_of(_field(message, "content"))
             digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4)
             return f"system-{digest.hexdigest()}"
@@ -237,4 +303,4 @@ def _response_format(wanted: object) -> str | None:
     if wanted is None:
         return None
     kind = wanted.get("type") if isinstance(wanted, Mapping) else "json_schema"
-    return None if kind in {None, "text"} else str(kind)
+    return None if kind in (None, "text") else str(kind)

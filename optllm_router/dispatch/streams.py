@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ class RoutedStream:
     """Iterates like the stream it wraps, sync or async, and passes other attributes through.
 
     `finish` is called once, when the stream ends. A stream that is garbage-collected has it done
-    `later`, on another thread: the collector may have interrupted any code, holding any lock.
+    `later`, on another thread: the collector may have interrupted any code, holding any lock. A
+    process that was forked meanwhile ends nothing: the stream is its parent's to settle.
     """
 
     def __init__(self, wrapped: Response, meter: StreamMeter, finish: Finish, later: Later) -> None:
@@ -45,6 +47,7 @@ class RoutedStream:
         self._finish = finish
         self._later = later
         self._ended = False
+        self._pid = os.getpid()
         self._lock = threading.Lock()
 
     @property  # type: ignore[misc]  # isinstance checks are to see LiteLLM's class
@@ -118,7 +121,7 @@ class RoutedStream:
         await self.aclose()
 
     def __del__(self) -> None:
-        if not self.__dict__.get("_ended", True):
+        if not self.__dict__.get("_ended", True) and self._pid == os.getpid():
             self._ended = True
             end = End("abandoned", self._meter.answer())
             finish = self._finish
@@ -130,6 +133,8 @@ class RoutedStream:
 
     def _claim(self) -> bool:
         """Whether this caller is the one that ends the stream."""
+        if self._pid != os.getpid():
+            return False
         with self._lock:
             claimed, self._ended = not self._ended, True
         return claimed

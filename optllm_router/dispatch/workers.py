@@ -132,7 +132,7 @@ def run_batch(desk: Desk, job: BatchJob, concurrency: int) -> list[Any]:
             item, task = step
             try:
                 job.finish(item, run(desk.converse(job.state, task), desk.client))
-            except Exception as error:  # noqa: BLE001  # the caller gets it in the item's place
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the caller gets it in the item's place
                 job.finish(item, error)
 
     concurrency = min(concurrency, max(len(job.requests), 1))

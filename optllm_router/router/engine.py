@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -27,11 +27,12 @@ from optllm_router.dispatch.prepare import prepare_batch
 from optllm_router.dispatch.privacy import Privacy
 from optllm_router.dispatch.requests import AUTO, Request, item_arguments, read_request
 from optllm_router.dispatch.workers import BatchJob
-from optllm_router.errors import ConfigError, UnpricedCandidateError
-from optllm_router.grading import Graders, graders_from_config
+from optllm_router.errors import ConfigError, RouterError, UnpricedCandidateError
+from optllm_router.grading import Grader, Graders, graders_from_config
 from optllm_router.learning import RefitSettings, RetrainReport, load_current, refit, refit_in_child
 from optllm_router.records import Candidate
 from optllm_router.router.housekeeping import Housekeeper, RefitClock
+from optllm_router.router.store_thread import StoreThread
 from optllm_router.store.background import BackgroundWriter
 from optllm_router.store.ids import new_id
 from optllm_router.store.sql import open_store
@@ -39,6 +40,7 @@ from optllm_router.store.sql import open_store
 logger = logging.getLogger("optllm_router")
 
 CLOSE_S = 5.0
+FLUSH_S = 30.0
 LONG_CHARACTERS = 10_000  # counting the tokens of so many takes some 2 ms
 
 
@@ -93,13 +95,15 @@ class Engine:
             min_labels=config.retrain.min_labels,
         )
         self._warned_pins: set[str] = set()
-        self._threads: dict[int, ThreadPoolExecutor] = {}
+        self._threads: dict[int, StoreThread] = {}
+        self._jobs: dict[int, BatchJob] = {}
         self._swap = threading.Lock()
         self._closed = False
         self._is_warm = False
 
     def read(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
-        """Read one call's arguments. Raises: ConfigError."""
+        """Read one call's arguments. Raises: ConfigError, RouterError once closed."""
+        self._check_open()
         self.housekeeper.ensure()
         request = read_request(
             model,
@@ -147,6 +151,7 @@ class Engine:
         self, items: Sequence[Any], policy: Policy | None, common: Mapping[str, Any], advance: Any
     ) -> BatchJob:
         """Read and plan a batch. Raises: InfeasiblePolicyError before anything is spent."""
+        self._check_open()
         check_policy(policy, self.state.candidates)
         return prepare_batch(
             self.desk.decider,
@@ -156,6 +161,10 @@ class Engine:
             batch_id=new_id(),
             on_done=advance,
         )
+
+    def grader_of(self, given: Grader | None) -> Callable[[Request], Grader | None]:
+        """Return what finds the grader of a request: the one given, else its task's."""
+        return lambda request: given or self.desk.graders.for_task(request.query.task)
 
     def probe_requests(
         self,
@@ -182,25 +191,48 @@ class Engine:
             read.append(self.read_item(own, {}))
         return read
 
-    def store_thread(self) -> ThreadPoolExecutor:
-        """The one thread of this process on which async calls use the store."""
+    @contextmanager
+    def working_off(self, job: BatchJob) -> Iterator[None]:
+        """Have `close` stop a batch: it hands nothing more out, and what is left fails.
+
+        Raises: RouterError once closed.
+        """
+        with self._swap:
+            self._check_open()
+            self._jobs[id(job)] = job
+        try:
+            yield
+        finally:
+            del self._jobs[id(job)]
+        if self._closed:
+            job.results[:] = [_closed_error() if r is None else r for r in job.results]
+
+    def store_thread(self) -> StoreThread:
+        """The one thread of this process on which async calls use the store.
+
+        Raises: RouterError once closed.
+        """
+        self._check_open()
         pid = os.getpid()
         if pid not in self._threads:
             with self._swap:
-                self._threads.setdefault(
-                    pid, ThreadPoolExecutor(1, thread_name_prefix="optllm-store")
-                )
+                self._threads.setdefault(pid, StoreThread())
         return self._threads[pid]
 
     def retrain(self) -> RetrainReport:
-        """Refit on the log here and now, and take over what is published."""
-        self.flush()
+        """Refit on the log here and now, and take over what is published.
+
+        Writes that cannot be waited for are left out; the report's reason counts them.
+        """
+        left = self.flush(FLUSH_S)
         report = refit(self.store, self.state.candidates, self._refit_settings())
+        if left:
+            report = replace(report, reason=f"{report.reason}; {left} writes are still waiting")
         self._clock.tried(self.store.n_graded())
         self.take_over()
         return report
 
-    def flush(self, timeout_s: float = 30.0) -> int:
+    def flush(self, timeout_s: float) -> int:
         """Wait for grading and late writes; return how many writes are still waiting."""
         left = self.writer.flush(timeout_s)
         if not left:
@@ -208,10 +240,18 @@ class Engine:
         return left
 
     def close(self) -> int:
-        """Write what waits and release everything; return how many writes were lost."""
-        if self._closed:
-            return 0
-        self._closed = True
+        """Write what waits and release everything; return how many writes were lost.
+
+        New calls are refused from here on, batches hand out no more; calls in flight are written
+        when they end.
+        """
+        with self._swap:
+            if self._closed:
+                return 0
+            self._closed = True
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            job.stop()
         self.housekeeper.stop()
         left = self.writer.close(CLOSE_S)
         executor = self._threads.get(os.getpid())
@@ -229,6 +269,10 @@ class Engine:
         self._prepare_aim(replace(self.state, snapshot=snapshot, aims=aims))
         with self._swap:
             self.state = replace(self.state, snapshot=snapshot, aims=aims)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _closed_error()
 
     def _prepare_aim(self, state: RouterState) -> None:
         """Work out what the policy means for single requests, before one of them has to wait."""
@@ -300,6 +344,10 @@ class Engine:
     def _set_labels(self, n_labels: int) -> None:
         with self._swap:
             self.state = replace(self.state, n_labels=n_labels)
+
+
+def _closed_error() -> RouterError:
+    return RouterError("this router is closed and makes no more calls: make another `Router`")
 
 
 def _is_long(messages: Any) -> bool:

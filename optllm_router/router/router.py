@@ -31,7 +31,7 @@ from optllm_router.learning import RetrainReport
 from optllm_router.outcomes import ImportReport
 from optllm_router.records import Candidate, Outcome
 from optllm_router.router import reports
-from optllm_router.router.engine import Engine
+from optllm_router.router.engine import FLUSH_S, Engine
 from optllm_router.router.progress import progress_bar
 from optllm_router.router.signatures import ACOMPLETION, BATCH_COMPLETION, COMPLETION, by_name
 from optllm_router.store.ids import new_id
@@ -134,14 +134,16 @@ class Router:
             progress: draw a progress bar on standard error.
             kwargs: arguments of every item; an item's own win.
 
-        Returns: answers in order; a failed item's exception stands in its place.
+        Returns: answers in order; a failed item's exception stands in its place, also of those
+            that were not asked because the router was closed meanwhile.
 
         Raises: InfeasiblePolicyError before anything is spent.
         """
         requests = checked_requests(requests)
         with progress_bar(len(requests), "calls", show=progress) as advance:
             job = self._engine.batch(requests, policy, kwargs, advance)
-            return run_batch(self._engine.desk, job, checked_concurrency(concurrency))
+            with self._engine.working_off(job):
+                return run_batch(self._engine.desk, job, checked_concurrency(concurrency))
 
     async def acomplete_batch(
         self,
@@ -158,9 +160,9 @@ class Router:
         requests, concurrency = checked_requests(requests), checked_concurrency(concurrency)
         with progress_bar(len(requests), "calls", show=progress) as advance:
             job = await asyncio.to_thread(self._engine.batch, requests, policy, kwargs, advance)
-            return await arun_batch(
-                self._engine.desk, job, concurrency, self._engine.store_thread()
-            )
+            with self._engine.working_off(job):
+                thread = self._engine.store_thread()
+                return await arun_batch(self._engine.desk, job, concurrency, thread)
 
     def batch_completion(self, *args: Any, **kwargs: Any) -> list[Any]:
         """`complete_batch` under the signature of `litellm.batch_completion`."""
@@ -234,13 +236,17 @@ class Router:
             self._engine.state,
             requests,
             tally,
-            grader=None if grader is None else as_grader(grader),
+            grader_of=self._engine.grader_of(None if grader is None else as_grader(grader)),
             batch_id=new_id(),
         )
         with progress_bar(len(work), "probes", show=progress) as advance:
             job = BatchJob.of_tasks(self._engine.state, work, advance)
-            results = run_batch(self._engine.desk, job, checked_concurrency(concurrency))
-        self.flush()
+            with self._engine.working_off(job):
+                results = run_batch(self._engine.desk, job, checked_concurrency(concurrency))
+        answered = [r for r, task in zip(results, work, strict=True) if task.grader is not None]
+        n_gradings = sum(not isinstance(answer, BaseException) for answer in answered)
+        all_ended = tally.wait(n_gradings, lambda: self._engine.writer.n_graded)
+        self._engine.flush(FLUSH_S if all_ended else 0.0)
         n_skipped = len(requests) * len(self._engine.state.candidates) - len(work)
         return tally.report(len(requests), n_skipped, results)
 
@@ -323,7 +329,7 @@ class Router:
 
     # -- lifetime ---------------------------------------------------------------------------
 
-    def flush(self, timeout_s: float = 30.0) -> int:
+    def flush(self, timeout_s: float = FLUSH_S) -> int:
         """Wait for grading and late writes; return how many writes are still waiting."""
         return self._engine.flush(timeout_s)
 

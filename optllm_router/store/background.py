@@ -5,6 +5,9 @@ Nothing is ever dropped: a full queue makes the caller write for itself, a faili
 writes in line (then beyond the bound) until it answers again, and what waits is written on
 `flush`, `close`, exit and SIGTERM. Writes are done in the order in which they were given, except
 that one which met a full queue overtakes those in it.
+
+Gradings have a queue and a thread of their own: a grader is somebody else's code, may take long
+or never return, and no write waits for it. What it returns is then written like anything else.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ Grading: TypeAlias = Callable[[], Sequence[Outcome]]
 _LOG = logging.getLogger(__name__)
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # the pause after the first, second, ... failure
 _IDLE_S = 10.0
+_IMPOSSIBLE = "a write to the log was given up: it can never succeed"
 
 
 class BackgroundWriter:
@@ -47,10 +51,21 @@ class BackgroundWriter:
         """Write outcomes, ready or still to be graded.
 
         Args:
-            work: outcomes, or a function that grades and returns them. It is called once, on the
-                writer's thread; when it raises, that is logged and counted, and nothing written.
+            work: outcomes, or a function that grades and returns them. It is called once, on a
+                thread for gradings (by the caller, when too many are in line); when it raises,
+                that is logged and counted, and nothing written.
         """
-        self.write(_graded(work) if callable(work) else _outcomes(work))
+        if not callable(work):
+            self.write(_outcomes(work))
+            return
+        self._follow_fork()
+        with self._changed:
+            has_room = len(self._gradings) < self._capacity
+            if not self._closed and has_room and self._start_grading():
+                self._gradings.append(work)
+                self._changed.notify_all()
+                return
+        self._grade(work)
 
     def log_event(self, kind: str, message: str, facts: Mapping[str, object]) -> None:
         """Write an event."""
@@ -83,19 +98,25 @@ class BackgroundWriter:
 
     @property
     def n_waiting(self) -> int:
-        """How many writes are in line or under way."""
+        """How many writes and gradings are in line or under way."""
         self._follow_fork()
         with self._changed:
-            return len(self._waiting) + self._n_under_way
+            return self._n_writes() + self._n_gradings()
 
     @property
     def n_given_up(self) -> int:
-        """How many writes could never succeed; each was logged with its traceback."""
+        """How many writes and gradings could never succeed; each was logged with its traceback."""
         self._follow_fork()
         return self._n_given_up
 
+    @property
+    def n_graded(self) -> int:
+        """How many gradings have come to an end, whatever it was."""
+        self._follow_fork()
+        return self._n_graded
+
     def flush(self, timeout_s: float = 10.0) -> int:
-        """Wait until everything is written; return how many writes are still in line.
+        """Wait until all is graded and written; return how many of both are still in line.
 
         A failing store is asked again at once, and then often until the timeout.
         """
@@ -103,28 +124,34 @@ class BackgroundWriter:
         with self._changed:
             if self._waiting:
                 self._start_thread()
+            if self._gradings:
+                self._start_grading()
             self._n_in_a_hurry += 1
             self._changed.notify_all()
             self._changed.wait_for(self._is_done, timeout_s)
             self._n_in_a_hurry -= 1
-            return len(self._waiting) + self._n_under_way
+            return self._n_writes() + self._n_gradings()
 
     def close(self, timeout_s: float = 5.0) -> int:
-        """Write what is in line, end the thread, and return how many writes were not done.
+        """Grade and write what is in line, end the threads, and return how many were not done.
 
-        They are also reported in the log. Later writes are done at once, by their callers.
+        They are also reported in the log, gradings apart: a grader that hangs is no fault of the
+        log. Later writes and gradings are done at once, by their callers.
         """
-        n_left = self.flush(timeout_s)
+        self.flush(timeout_s)
         with self._changed:
+            n_writes, n_gradings = self._n_writes(), self._n_gradings()
             is_first = not self._closed
             self._closed = True
             self._changed.notify_all()
         goodbye.off_sigterm(self)
         if self._stay_at_exit is not None:
             self._stay_at_exit()
-        if n_left and is_first:
-            _LOG.error("%d writes were never done: the log did not take them in time", n_left)
-        return n_left
+        if n_writes and is_first:
+            _LOG.error("%d writes were never done: the log did not take them in time", n_writes)
+        if n_gradings and is_first:
+            _LOG.error("%d answers were not graded: the graders did not end in time", n_gradings)
+        return n_writes + n_gradings
 
     def _begin(self) -> None:
         """Start with nothing in line and no thread, as a forked process must."""
@@ -132,11 +159,15 @@ class BackgroundWriter:
         # Its lock is reentrant, for code of signal handlers that runs while this thread holds it.
         self._changed = threading.Condition()
         self._waiting: deque[Write] = deque()
+        self._gradings: deque[Grading] = deque()
         self._n_under_way = 0
+        self._n_grading = 0
+        self._n_graded = 0
         self._n_failures = 0  # in a row
         self._n_given_up = 0
         self._n_in_a_hurry = 0
         self._thread: threading.Thread | None = None
+        self._grading_thread: threading.Thread | None = None
         self._stay_at_exit: Callable[[], object] | None = None
         self._closed = False
 
@@ -145,21 +176,39 @@ class BackgroundWriter:
             self._begin()
 
     def _is_done(self) -> bool:
-        return not self._waiting and not self._n_under_way
+        return not self._n_writes() and not self._n_gradings()
+
+    def _n_writes(self) -> int:
+        return len(self._waiting) + self._n_under_way
+
+    def _n_gradings(self) -> int:
+        return len(self._gradings) + self._n_grading
 
     def _start_thread(self) -> bool:
         """Return whether the thread runs, starting it if need be; late in an exit none can."""
-        if self._thread is not None and self._thread.is_alive():
-            return True
-        thread = threading.Thread(target=self._work, name="optllm-log", daemon=True)
+        self._thread = self._running(self._thread, self._work, "optllm-log")
+        return self._thread is not None
+
+    def _start_grading(self) -> bool:
+        """Do the same for the thread that grades."""
+        self._grading_thread = self._running(
+            self._grading_thread, self._work_gradings, "optllm-grading"
+        )
+        return self._grading_thread is not None
+
+    def _running(
+        self, thread: threading.Thread | None, work: Callable[[], None], name: str
+    ) -> threading.Thread | None:
+        if thread is not None and thread.is_alive():
+            return thread
+        thread = threading.Thread(target=work, name=name, daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            return False
-        self._thread = thread
+            return None
         if self._stay_at_exit is None:
             self._stay_at_exit = goodbye.at_exit(self)
-        return True
+        return thread
 
     def _work(self) -> None:
         """Do one write after the other until closed, or idle for a while."""
@@ -183,6 +232,43 @@ class BackgroundWriter:
             self._n_under_way = 1
             return self._waiting.popleft()
 
+    def _work_gradings(self) -> None:
+        """Do one grading after the other until closed, or idle for a while."""
+        while (grade := self._next_grading()) is not None:
+            self._grade(grade)
+            del grade  # it holds a whole answer
+            with self._changed:
+                self._n_grading = 0
+                self._changed.notify_all()
+
+    def _next_grading(self) -> Grading | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._gradings or self._closed, _IDLE_S)
+            if self._closed or not self._gradings:
+                self._grading_thread = None
+                return None
+            self._n_grading = 1
+            return self._gradings.popleft()
+
+    def _grade(self, grade: Grading) -> None:
+        """Grade and have the outcomes written; a grader may raise anything, also to stop us."""
+        try:
+            outcomes = grade()
+            if outcomes:
+                self.write(_outcomes(outcomes))
+        except BaseException as error:
+            self._give_up("an answer was not graded: its grader, or writing its grade, failed")
+            if self._is_for_caller(error):
+                raise
+        finally:
+            with self._changed:
+                self._n_graded += 1
+
+    def _is_for_caller(self, error: BaseException) -> bool:
+        """Whether an exception is no failure but an interruption of a thread that is not ours."""
+        ours = threading.current_thread() in (self._thread, self._grading_thread)
+        return isinstance(error, KeyboardInterrupt) and not ours
+
     def _pause(self) -> None:
         """Wait before asking a failing store again, shortly when someone waits for the result."""
         pause_s = _RETRY_S[min(self._n_failures, len(_RETRY_S)) - 1]
@@ -198,18 +284,21 @@ class BackgroundWriter:
             write(self._store)
         except StoreError as error:
             if _is_permanent(error):
-                self._give_up()
+                self._give_up(_IMPOSSIBLE)
                 return True
             if not self._n_failures:
                 _LOG.warning("the log fails, its writes wait and are tried again: %s", error)
             return False
-        except (Exception, SystemExit):  # noqa: BLE001  # a user's grader: the rest must go on
-            self._give_up()
+        except BaseException as error:
+            self._give_up(_IMPOSSIBLE)  # the rest must go on
+            if self._is_for_caller(error):
+                raise
         return True
 
-    def _give_up(self) -> None:
-        self._n_given_up += 1
-        _LOG.exception("a write to the log was given up: it can never succeed")
+    def _give_up(self, what: str) -> None:
+        with self._changed:
+            self._n_given_up += 1
+        _LOG.exception(what)
 
     def _write_here(self, write: Write) -> None:
         if self._closed:
@@ -222,26 +311,6 @@ class BackgroundWriter:
 
 def _outcomes(outcomes: Sequence[Outcome]) -> Write:
     return lambda store: store.add_outcomes(outcomes)
-
-
-def _graded(grade: Grading) -> Write:
-    graded: list[Sequence[Outcome]] = []
-
-    def write(store: Store) -> None:
-        if not graded:  # once, however often the store fails afterwards
-            graded.append(_grade(grade))
-        if graded[0]:
-            store.add_outcomes(graded[0])
-
-    return write
-
-
-def _grade(grade: Grading) -> Sequence[Outcome]:
-    """Grade; a grader's own trouble with a log must not look like the store's, to be repeated."""
-    try:
-        return grade()
-    except StoreError as error:
-        raise RuntimeError(f"a grader failed: {error}") from error
 
 
 def _is_permanent(error: StoreError) -> bool:

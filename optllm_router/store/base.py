@@ -155,7 +155,7 @@ class Store(Protocol):
         ...
 
     def n_graded(self, *, since: datetime | None = None) -> int:
-        """Return how many decisions have an outcome, or got or changed one after `since`."""
+        """Return how many of the `training_rows` are graded, or were after `since`."""
         ...
 
     def publish(

@@ -8,12 +8,14 @@ transaction that begins reading and then writes can fail at once when another on
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +38,24 @@ _DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
+
+
+# When whoever uses a database here and now stops waiting for other writers (monotonic seconds).
+_deadline: ContextVar[float] = ContextVar("optllm_store_deadline", default=math.inf)
+
+
+@contextmanager
+def waiting_at_most(seconds: float) -> Iterator[None]:
+    """Have what this thread does inside the block not wait longer for other writers.
+
+    That is for threads and processes together: without it, each of the threads in line for a
+    locked file would have its own `BUSY_TIMEOUT_S`, one after the other.
+    """
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
 
 
 class Database:
@@ -113,7 +133,7 @@ class Database:
             try:
                 cursor = connection.cursor()
                 if self.is_sqlite:
-                    cursor.execute("BEGIN IMMEDIATE")
+                    _begin_by_deadline(cursor)
                 yield cursor
                 connection.commit()
             finally:
@@ -135,9 +155,21 @@ class Database:
         self._follow_fork()
         self.engine.dispose()
 
-    def _turn(self, *, alone: bool) -> AbstractContextManager[object]:
+    @contextmanager
+    def _turn(self, *, alone: bool) -> Iterator[None]:
         self._follow_fork()
-        return self._lock if alone else nullcontext()
+        lock = self._lock  # a fork replaces it
+        left_s = _left_s()
+        if alone and not lock.acquire(timeout=-1 if left_s == math.inf else left_s):
+            raise StoreError(
+                f"the log {shown(self.url)!r} cannot be used: other threads have been writing to "
+                "it for too long. Wait, or look for what locks it."
+            )
+        try:
+            yield
+        finally:
+            if alone:
+                lock.release()
 
     def _follow_fork(self) -> None:
         """Drop what belongs to the parent process, in the child's first use of it.
@@ -153,6 +185,23 @@ class Database:
             self._inherited.append(self.engine.pool)
             self.engine.dispose(close=False)
         self._pid = os.getpid()
+
+
+def _left_s() -> float:
+    return max(_deadline.get() - time.monotonic(), 0.0)
+
+
+def _begin_by_deadline(cursor: Any) -> None:
+    """Begin writing; SQLite waits for other processes until the deadline, if there is one."""
+    left_s = _left_s()
+    if left_s >= BUSY_TIMEOUT_S:
+        cursor.execute("BEGIN IMMEDIATE")
+        return
+    cursor.execute(f"PRAGMA busy_timeout = {round(left_s * 1000)}")
+    try:
+        cursor.execute("BEGIN IMMEDIATE")
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
 
 
 def parse_url(url: str) -> URL:

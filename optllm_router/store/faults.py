@@ -39,7 +39,7 @@ _SQLITE_FAULTS = {
         "Restore it from a backup, or move it away to start a new log.",
     ),
     "SQLITE_BUSY": (
-        "another process has been writing to it for more than 30 s",
+        "another process has been writing to it for too long",
         "End that process, or let it finish.",
     ),
     "SQLITE_IOERR": (

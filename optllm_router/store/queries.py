@@ -18,6 +18,7 @@ from sqlalchemy import (
     Select,
     and_,
     case,
+    exists,
     func,
     select,
 )
@@ -120,8 +121,12 @@ def training_rows(connection: Connection, limit: int) -> list[TrainingRow]:
 
 
 def n_graded(connection: Connection, since: datetime | None) -> int:
-    """Return how many decisions have an outcome, or one given or changed after `since`."""
-    query = select(func.count(outcomes.c.decision_id.distinct()))
+    """Return how many answers that learning may use are graded, or were after `since`."""
+    query = (
+        select(func.count(outcomes.c.decision_id.distinct()))
+        .join_from(outcomes, decisions, decisions.c.id == outcomes.c.decision_id)
+        .where(exists().where(_has_answered(), _tries.c.cache_hit.is_(False)))
+    )
     if since is not None:
         query = query.where(outcomes.c.created_at > since)
     return int(connection.execute(query).scalar_one())
@@ -191,18 +196,23 @@ def _training_query() -> Select[Any]:
 
 def _serving_attempt() -> ScalarSelect[Any]:
     """Return the id of the last attempt that answered for the candidate served, as a subquery."""
-    billed = (_tries.c.status == "abandoned") & _tries.c.completion_tokens.is_not(None)
     return (
         select(_tries.c.id)
-        .where(
-            _tries.c.decision_id == decisions.c.id,
-            _tries.c.candidate == decisions.c.served,
-            (_tries.c.status == "ok") | billed,
-        )
+        .where(_has_answered())
         .order_by(_tries.c.number.desc(), _tries.c.id.desc())
         .limit(1)
         .correlate(decisions)
         .scalar_subquery()
+    )
+
+
+def _has_answered() -> ColumnElement[bool]:
+    """Return the condition that an attempt answered for the candidate that its decision names."""
+    billed = (_tries.c.status == "abandoned") & _tries.c.completion_tokens.is_not(None)
+    return and_(
+        _tries.c.decision_id == decisions.c.id,
+        _tries.c.candidate == decisions.c.served,
+        (_tries.c.status == "ok") | billed,
     )
 
 

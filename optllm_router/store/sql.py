@@ -126,7 +126,7 @@ class SqlStore:
             return queries.training_rows(connection, limit)
 
     def n_graded(self, *, since: datetime | None = None) -> int:
-        """Return how many decisions have an outcome, or got or changed one after `since`."""
+        """Return how many of the `training_rows` are graded, or were after `since`."""
         with self._database.reading() as connection:
             return queries.n_graded(connection, since)
 

@@ -20,7 +20,7 @@ import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, TypeAlias
 
@@ -121,14 +121,8 @@ class ScriptedClient:
 
     def describe(self, response: Response) -> Answer:
         """Read a scripted response."""
-        answer = describe_response(response)
-        return Answer(
-            text=answer.text,
-            usage=answer.usage,
-            response_id=answer.response_id,
-            cache_hit=answer.cache_hit,
-            cost_nusd=response.get("_hidden_params").get("cost_nusd"),
-        )
+        cost_nusd = response.get("_hidden_params").get("cost_nusd")
+        return replace(describe_response(response), cost_nusd=cost_nusd)
 
     def meter(self, arguments: Mapping[str, Any]) -> StreamMeter:
         """Return a fresh meter, the same one that the real client uses."""
@@ -146,10 +140,14 @@ class ScriptedClient:
             arguments=settings.get("arguments", {}),
         )
 
-    def count_tokens(self, messages: Messages, tools: Sequence[Any] | None = None) -> int:
+    def count_tokens(
+        self, messages: Messages, tools: Sequence[Any] | None = None, response_format: Any = None
+    ) -> int:
         """Count four characters as a token, and at least one token."""
         contents = "".join(str(message.get("content") or "") for message in messages)
-        return self.count_text(contents + ("" if not tools else str(list(tools)))) or 1
+        contents += "" if not tools else str(list(tools))
+        contents += "" if response_format is None else str(response_format)
+        return self.count_text(contents) or 1
 
     def count_text(self, text: str) -> int:
         """Count four characters as a token, rounded up."""

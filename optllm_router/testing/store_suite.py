@@ -422,6 +422,17 @@ class StoreSuite:
         store.add_outcomes([replace(first, score=0.0, created_at=NOON + 20 * SECOND)])
         assert 1 == store.n_graded(since=NOON + 10 * SECOND)
 
+    def test_graded_are_only_answers_that_learning_uses(self, store: Store) -> None:
+        used, failed, cached = a_decision(1), a_decision(2, served=None), a_decision(3)
+        store.record(used, [an_attempt(used)])
+        store.record(failed, [an_attempt(failed, status="error")])
+        store.record(cached, [an_attempt(cached, cache_hit=True)])
+        store.add_outcomes([an_outcome(one, created_at=NOON) for one in (used, failed, cached)])
+
+        assert [used.id] == [row.decision_id for row in store.training_rows()]
+        assert 1 == store.n_graded()
+        assert 1 == store.n_graded(since=NOON - SECOND)
+
     def test_publishing_retires_the_predictor_before(self, store: Store) -> None:
         assert store.current_predictor() is None
         front = [(0.1, 0.5), (1 / 3, 0.9)]

@@ -1,5 +1,6 @@
 """Candidates from LiteLLM's local model map and from settings."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import litellm
@@ -250,3 +251,24 @@ def test_the_checked_parameters_are_those_that_litellm_refuses(client):
             client.candidate("nlp_cloud/dolphin"),
             {"messages": [], "mock_response": "ok", "logprobs": True},
         )
+
+
+def test_a_candidate_that_asks_for_the_priority_tier_has_its_prices():
+    entry = {
+        "input_cost_per_token": 1e-06,
+        "output_cost_per_token": 2e-06,
+        "cache_read_input_token_cost": 1e-07,
+        "input_cost_per_token_priority": 3e-06,
+        "output_cost_per_token_priority": 5e-06,
+    }
+
+    def price(arguments):
+        return modelmap.build_candidate("m", entry, {"arguments": arguments}, parameters=None).price
+
+    base = TokenPrice(
+        input_per_1m=Decimal(1), output_per_1m=Decimal(2), cached_input_per_1m=Decimal("0.1")
+    )
+    assert base == price({}) == price({"service_tier": "flex"})
+    assert replace(base, input_per_1m=Decimal(3), output_per_1m=Decimal(5)) == price(
+        {"service_tier": "priority"}
+    )

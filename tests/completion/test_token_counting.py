@@ -1,8 +1,10 @@
 """Token counts: exact for ordinary prompts, quick for huge ones, never an error."""
 
+import json
 import os
 import time
 
+import pydantic
 import pytest
 
 from optllm_router.completion import counting
@@ -102,6 +104,32 @@ def test_images_count_a_fixed_estimate_whatever_their_size():
         ]
 
     assert count_messages(image(10)) == count_messages(image(1_000_000)) == 9 + 1_600
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "file", "file": {"file_data": "A" * 400_000, "filename": "a.pdf"}},
+        {"type": "input_file", "file_data": "A" * 400_000},
+        {"type": "document", "source": {"type": "base64", "data": "A" * 400_000}},
+    ],
+)
+def test_files_count_by_their_size(part):
+    assert count_messages([{"role": "user", "content": [part]}]) == 7 + 300_000 // 4
+
+
+def test_the_format_that_is_asked_for_is_counted(client):
+    class Person(pydantic.BaseModel):
+        name: str
+        age: int
+
+    schema = Person.model_json_schema()
+    wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+
+    assert count_messages([], None, wanted) == 3 + exact(json.dumps(wanted))
+    assert count_messages([], None, Person) == 3 + exact(json.dumps(schema))
+    assert client.count_tokens([], None, Person) == count_messages([], None, Person)
+    assert count_messages([], [Person]) > 3  # a class elsewhere is no error
 
 
 def test_parts_that_are_no_text_parts_are_counted_too():

@@ -29,7 +29,7 @@ def test_known_and_sufficient_capabilities_do_not_filter():
 
     assert (
         against(
-            context_window=1_000, tools=True, vision=True, json_schema=True, parameters=parameters
+            context_window=1_301, tools=True, vision=True, json_schema=True, parameters=parameters
         )
         is None
     )
@@ -39,6 +39,13 @@ def test_known_and_sufficient_capabilities_do_not_filter():
     ("known", "reason"),
     [
         ({"context_window": 999}, "the prompt has about 1000 tokens, its window is 999"),
+        (
+            {"context_window": 1_300},
+            (
+                "the prompt has about 1000 tokens, which may leave no room for an answer in its "
+                "window of 1300 (set `max_tokens` to try all the same)"
+            ),
+        ),
         ({"tools": False}, "it cannot call tools"),
         ({"vision": False}, "it cannot see images"),
         ({"json_schema": False}, "it cannot follow a JSON schema"),

@@ -274,6 +274,18 @@ def test_progress_is_drawn_on_standard_error_and_reaches_its_total(make_router, 
     assert "" == shown.out
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_client_that_gives_up_costs_a_batch_no_other_answer(make_router, client, concurrency):
+    gone = asyncio.CancelledError("gave up")
+    lines = {"b": Line(error=gone)}
+    client._scripts["middling"] = lambda call: lines.get(call["messages"][0]["content"], Line())
+
+    results = make_router().complete_batch(["a", "b", "c"], concurrency=concurrency)
+
+    assert gone is results[1]
+    assert ["ok", "ok"] == [results[i].choices[0].message.content for i in (0, 2)]
+
+
 def test_an_interrupt_hands_out_nothing_more_and_loses_no_row(make_router, client, logged):
     started = threading.Event()
 

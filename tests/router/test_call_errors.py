@@ -75,8 +75,32 @@ def test_each_status_is_litellms_class_with_our_attempts_and_costs_nothing(route
         assert attempt == row or attempt.id == row.id
         assert "sk-live" not in row.error_text
         assert prompt not in row.error_text
-        assert row.error_text.startswith("litellm.")
-        assert len(row.error_text) <= 500
+        assert f"status {caught.value.status_code}" == row.error_text
+
+
+def test_at_the_full_level_the_text_is_kept_without_keys_and_prompt(server, url, ask, monkeypatch):
+    monkeypatch.setenv("HOUSE_KEY", "house/key/of/ours")
+    candidate = {
+        "model": "openai/house",
+        "api_base": server.url,
+        "api_key_env": "HOUSE_KEY",
+        "arguments": {"max_retries": 0},
+        "input_usd_per_1m": 1,
+        "output_usd_per_1m": 2,
+    }
+    prompt = "400 because of house/key/of/ours"
+    with Router([candidate], store=url, prompts="full") as router:
+        with pytest.raises(litellm.BadRequestError):
+            router.complete(messages=[*ask("house/key/of/ours, sk-x!own"), *ask(prompt)])
+        with pytest.raises(litellm.BadRequestError):
+            arguments = {"api_key": "theirs!key", "api_base": server.url}
+            router.complete("openai/house", ask("400 is theirs!key"), **arguments)
+
+        ours, theirs = attempts(router)
+    assert ours.error_text.startswith("litellm.BadRequestError")
+    assert "[removed], sk-x!own" in ours.error_text
+    assert "house/key/of/ours" not in ours.error_text
+    assert "theirs!key" not in theirs.error_text
 
 
 def test_a_timeout_may_have_been_billed_and_is_booked_at_its_forecast(router, ask):

@@ -159,6 +159,29 @@ def test_arguments_of_the_wrong_type_are_refused_and_nothing_is_called(counting,
     assert [] == counting._client_for_tests.calls
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "no message",
+        7,
+        None,
+        {"role": "user", "content": [{"type": {"x": 1}, "text": "hi"}]},
+        {"role": ["user"], "content": "hi"},
+        {"role": "user", "content": [7, None]},
+        {"role": {"x": 1}, "content": {"y": 2}},
+        {"role": "user", "content": "x", "tool_calls": 7},
+    ],
+)
+@pytest.mark.parametrize("shell", ["complete_batch", "acomplete_batch"])
+def test_a_malformed_message_costs_a_batch_no_other_item(counting, message, shell):
+    results = getattr(counting, shell)([[message], "fine"])
+    if shell == "acomplete_batch":
+        results = asyncio.run(results)
+
+    assert "ok" == results[1].choices[0].message.content
+    assert not isinstance(results[0], Exception) or isinstance(results[0], ConfigError)
+
+
 @pytest.mark.parametrize("item", [None, 7, 1.5, b"bytes", object()])
 def test_a_batch_item_of_the_wrong_type_is_refused_in_place(counting, item):
     results = counting.complete_batch([item, "fine"])

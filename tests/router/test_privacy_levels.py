@@ -28,6 +28,9 @@ def write(make_router, train, client, ask, tmp_path):
         client._scripts["dear"] = lambda _: Line(error=ValueError(f"bad request: {TEXT!r}"))
         with pytest.raises(ValueError, match="bad request"):
             router.complete("dear", ask(TEXT))
+        client._scripts["dear"] = lambda _: Line(error=ValueError(f"bad: {TEXT[14:40]}"))
+        with pytest.raises(ValueError, match="bad: Zanzibar"):
+            router.complete("dear", ask(TEXT))
         decisions = router._engine.store.decisions()
         router.close()
         return decisions, raw(tmp_path)
@@ -50,6 +53,7 @@ def test_the_file_holds_what_its_level_says_and_nothing_else(
     decisions, content = write(prompts=level, feature_key=KEY)
 
     assert has_text is (TEXT.encode() in content)
+    assert has_text is (b"Zanzibar" in content)
     assert has_text is (b"Quetzalcoatl" in content)
     assert has_key is (text_key(TEXT, key=KEY.encode()).encode() in content)
     assert KEY.encode() not in content

@@ -342,6 +342,59 @@ def test_credentials_with_a_pin_pass_and_replace_the_candidates_own(make_router,
     assert {"api_base": "http://ours", "seed": 1} == client.seen[1].arguments
 
 
+def test_a_pins_headers_join_the_candidates_own(make_router, ask):
+    client = SeeingClient({"cheap": Line()}, prices={"cheap": (1, 1)})
+    headers = {"x-team": "a", "x-trace": "ours"}
+    router = make_router(
+        [{"model": "cheap", "api_key_env": "OURS", "arguments": {"extra_headers": headers}}],
+        default="cheap",
+        client=client,
+    )
+
+    router.complete("cheap", ask(), extra_headers={"x-trace": "theirs"})
+
+    (seen,) = client.seen
+    assert {"extra_headers": {"x-team": "a", "x-trace": "theirs"}} == seen.arguments
+
+
+def test_an_exact_name_goes_before_a_model(make_router, client, only, ask):
+    router = make_router(
+        [
+            {"name": "first", "model": "cheap", "input_usd_per_1m": 5, "output_usd_per_1m": 5},
+            {"name": "cheap", "model": "cheap", "input_usd_per_1m": 1, "output_usd_per_1m": 1},
+        ],
+        default="first",
+    )
+
+    router.complete("cheap", ask())
+
+    decision, attempt = only(router)
+    assert ("cheap", "cheap", 150_000) == (decision.served, attempt.candidate, attempt.cost_nusd)
+    assert (0, 1, -1) == tuple(map(router._engine.state.position, ("first", "cheap", "dear")))
+
+
+@pytest.mark.parametrize("limit", [0, 10.0, -1])
+def test_a_pin_passes_limits_on_as_they_are_unless_a_budget_needs_them(
+    make_router, client, ask, limit
+):
+    router = make_router()
+
+    router.complete("cheap", ask(), max_tokens=limit)
+    with pytest.raises(ConfigError, match=f"`max_tokens={limit!r}` is not a whole number"):
+        router.complete("cheap", ask(), max_tokens=limit, policy=Budget(usd=1.0))
+
+    assert [limit] == [call.arguments["max_tokens"] for call in client.calls]
+
+
+def test_the_aims_of_many_policies_are_not_all_kept(trained):
+    router = trained()
+
+    for i in range(200):
+        router._engine.state.aim_of(TargetAccuracy(0.5 + i / 1000))
+
+    assert 0 < len(router._engine.state.aims) <= 64
+
+
 def test_candidates_that_cannot_serve_a_request_are_left_out(trained, make_router, client, ask):
     router = trained()
     able = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 
 import litellm
@@ -171,6 +172,23 @@ def test_an_abandoned_stream_is_settled_at_an_estimate(serve, ask, leave, policy
     assert ("abandoned", True) == (attempt.status, attempt.estimated)
     assert attempt.cost_nusd > 0
     assert attempt.prompt_tokens > 0
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_does_not_settle_its_parents_stream(serve, ask):
+    router, _ = serve(REPLY)
+    stream = open_sync(router, ask)
+    next(stream)
+
+    child = os.fork()
+    if child == 0:
+        stream._end("abandoned")
+        ended = stream._ended
+        os._exit(int(ended))
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    list(stream)
+
+    assert "ok" == attempt_of(router).status
 
 
 async def test_an_abandoned_async_stream_is_settled_by_aclose_and_by_async_with(serve, ask):

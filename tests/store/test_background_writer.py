@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -155,7 +156,11 @@ def test_a_grader_that_raises_is_logged_with_its_traceback_and_counted(store, wr
     assert logged.exc_info[0] is ZeroDivisionError
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), StoreError("the grader's own store")])
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(1), StoreError("its own"), asyncio.CancelledError(), KeyboardInterrupt()],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_grader_cannot_stop_the_writer(store, writer, error):
     def broken():
         raise error
@@ -166,6 +171,24 @@ def test_a_grader_cannot_stop_the_writer(store, writer, error):
     assert 0 == writer.flush()
     assert 1 == writer.n_given_up
     assert ["after it"] == messages(store)
+
+
+def test_a_grader_that_hangs_keeps_no_write_waiting_and_is_reported_apart(store, caplog):
+    writer = BackgroundWriter(store)
+    may_go = threading.Event()
+    writer.submit(lambda: may_go.wait(30) and [])
+    writer.submit(list)
+    writer.log_event("test", "after it", {})
+
+    assert 2 == writer.flush(0.5)
+    assert ["after it"] == messages(store)
+    with caplog.at_level(logging.ERROR):
+        assert 2 == writer.close(0.1)
+    may_go.set()
+
+    assert ["2 answers were not graded: the graders did not end in time"] == [
+        one.message for one in caplog.records
+    ]
 
 
 def test_what_can_never_be_written_does_not_stop_the_rest(store, writer):
