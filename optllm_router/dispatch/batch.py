@@ -19,7 +19,7 @@ from optllm_router.core.estimates import Estimates
 from optllm_router.core.features import SparseText
 from optllm_router.core.planning import Choice, Plan, aligned_optimism, plan_batch
 from optllm_router.core.policy import Budget, Policy, describe
-from optllm_router.dispatch.deciding import Decided, RouterState, decided
+from optllm_router.dispatch.deciding import Decided, RouterState, decided, unlearned_reason
 from optllm_router.errors import InfeasiblePolicyError, RouterError
 from optllm_router.ledger import Cap
 from optllm_router.records import NANO_PER_USD, Bools, Floats, Ints
@@ -87,22 +87,12 @@ class BatchRun:
         self._choice: Ints = np.full(len(self.items), -1, dtype=np.int64)
         self._price = 0.0
         self._reason = describe(self._policy)
-        self._stopped = False
         self._replan(first=True)
-
-    @property
-    def n_left(self) -> int:
-        """Items that are not handed out yet."""
-        return len(self.items) - self._next
-
-    def stop(self) -> None:
-        """Hand out nothing more."""
-        self._stopped = True
 
     def take(self) -> Step:
         """Return the next step, None when there is nothing left to hand out."""
         with self._lock:
-            if self._stopped or self._next >= len(self.items):
+            if self._next >= len(self.items):
                 return None
             if self._next >= self._slice_end:
                 self._replan(first=False)
@@ -155,7 +145,7 @@ class BatchRun:
         estimates = self._estimates.rows(np.array([row]))
         prob, cost = float(estimates.prob[0, column]), float(estimates.cost_usd[0, column])
         learned = self._is_learned(row)
-        reason = self._reason if learned else self._state.unfit_reason
+        reason = self._reason if learned else unlearned_reason(self._state)
         if column != int(self._choice[row]):
             reason += "; slid to what the budget still reserves"
         choice = Choice(
@@ -172,6 +162,8 @@ class BatchRun:
             policy=describe(self._policy),
             features=self._texts[row],
         )
+        if column != int(self._choice[row]):  # the policy's column is not the one that serves
+            made = replace(made, chosen=estimates.columns[int(self._choice[row])], propensity=None)
         self._in_flight_nusd[self.items[row]] = made.expected_cost_nusd or 0
         return Assignment(self.items[row], made, reserved)
 

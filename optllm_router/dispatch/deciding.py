@@ -74,7 +74,8 @@ class RouterState:
     @property
     def unfit_reason(self) -> str:
         """Why nothing is routed yet."""
-        return f"not fitted: {self.n_labels}/{self.min_labels} labels"
+        enough = ", enough to `retrain`" if self.n_labels >= self.min_labels else ""
+        return f"not fitted: {self.n_labels}/{self.min_labels} labels{enough}"
 
     def position(self, name: str) -> int:
         """The index of a candidate by its name, else by its model; -1 when there is none."""
@@ -257,7 +258,10 @@ def decided(
     policy: str,
     features: SparseText | None,
 ) -> Decided:
-    """Turn a choice on one row of estimates into what is called and logged."""
+    """Turn a choice on one row of estimates into what is called and logged.
+
+    A choice that nothing was learned for has no propensity.
+    """
     worst = int(estimates.worst_nusd[0, choice.column])
     allowed = np.flatnonzero(estimates.allowed[0])
     cost = choice.cost_usd
@@ -272,7 +276,7 @@ def decided(
         dual_price=choice.dual_price,
         expected_accuracy=choice.prob,
         expected_cost_nusd=None if cost is None else math.ceil(cost * NANO_PER_USD),
-        propensity=1.0,
+        propensity=None if choice.prob is None else 1.0,
         predictor_version=state.snapshot.version if state.snapshot is not None else None,
         allowed=tuple(estimates.columns[j] for j in allowed),
     )
@@ -286,6 +290,13 @@ def _checked_worst(candidate: Candidate, request: Request, cap: int | None) -> i
     if cap is not None and worst is not None and worst > cap:
         raise Cap("call", cap).refusal(worst)
     return worst
+
+
+def unlearned_reason(state: RouterState) -> str:
+    """Why a request is not routed by what was learned."""
+    if state.snapshot is None:
+        return state.unfit_reason
+    return "no labelled candidate can serve this request (see `probe`)"
 
 
 def _unlearned(
@@ -302,9 +313,7 @@ def _unlearned(
         )
     _check_affordable(estimates, able, affordable, cap)
     possible = able if affordable is None else able & affordable
-    column, reason = state.position(state.default), state.unfit_reason
-    if state.snapshot is not None:
-        reason = "no labelled candidate can serve this request (see `probe`)"
+    column, reason = state.position(state.default), unlearned_reason(state)
     if not possible[column]:
         worst = np.where(possible, estimates.worst_nusd[0].astype(np.float64), -1.0)
         column = int(worst.argmax())

@@ -19,7 +19,7 @@ CREDENTIALS = ("api_key", "api_base", "base_url", "custom_llm_provider", "extra_
 REROUTING = ("fallbacks", "context_window_fallback_dict", "model_list")
 LIMITS = ("n", "max_tokens", "max_completion_tokens", "max_output_tokens")
 OWN_ARGUMENTS = ("task", "policy", "tags", "session_id", "reference")
-CountTokens = Callable[[Sequence[Mapping[str, Any]], Sequence[Any] | None], int]
+CountTokens = Callable[[Sequence[Mapping[str, Any]], Sequence[Any] | None, Any], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +95,11 @@ def check_bound(request: Request) -> None:
                 "another model answer, whose price is not reserved: leave it out, or lift the "
                 "budget"
             )
+    if arguments.get("service_tier") == "priority":
+        raise ConfigError(
+            "`service_tier='priority'` was passed while a hard budget binds, but its dearer price "
+            "is known only per candidate: set it in a candidate's `arguments`, or lift the budget"
+        )
     _refuse_hidden_limits(arguments)
     for name in LIMITS[:3]:
         _whole(arguments, name)
@@ -142,7 +147,7 @@ def describe_query(
     return Query(
         text=clip_text(routed_text(messages)),
         task=str(task) if task is not None else _task_of_system_prompt(messages),
-        n_prompt_tokens=count_tokens(messages, tools),
+        n_prompt_tokens=count_tokens(messages, tools, arguments.get("response_format")),
         n_turns=len(messages),
         n_tools=len(tools),
         n_images=sum(_n_images(_field(message, "content")) for message in messages),

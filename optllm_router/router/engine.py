@@ -265,6 +265,8 @@ class Engine:
         if self.store.current_predictor() == _version(self.state):
             return
         snapshot = load_current(self.store)
+        if snapshot is None and self.state.snapshot is not None:
+            return  # unreadable here, perhaps another version's: the one at hand still serves
         aims: dict[Policy, LiveAim] = {}
         self._prepare_aim(replace(self.state, snapshot=snapshot, aims=aims))
         with self._swap:

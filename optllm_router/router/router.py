@@ -24,7 +24,7 @@ from optllm_router.dispatch.prepare import plan_requests
 from optllm_router.dispatch.probing import ProbeReport, ProbeTally, probe_tasks
 from optllm_router.dispatch.requests import AUTO, checked_concurrency, checked_requests
 from optllm_router.dispatch.workers import BatchJob, arun_batch, run_batch
-from optllm_router.errors import NotTrainedError
+from optllm_router.errors import ConfigError, NotTrainedError
 from optllm_router.grading import Grader, as_grader, check_score
 from optllm_router.history import History
 from optllm_router.learning import RetrainReport
@@ -211,8 +211,8 @@ class Router:
         self,
         queries: Sequence[Any],
         references: Sequence[Any] | None = None,
-        *,
         tasks: Sequence[str] | None = None,
+        *,
         grader: Grader | Any = None,
         concurrency: int = 16,
         progress: bool = False,
@@ -229,14 +229,22 @@ class Router:
             concurrency: calls at the same time, at least 1.
             progress: draw a progress bar on standard error.
             kwargs: arguments of every call.
+
+        Raises: ConfigError before anything is spent, also where no grader would grade anything.
         """
         requests = self._engine.probe_requests(checked_requests(queries), references, tasks, kwargs)
+        grader_of = self._engine.grader_of(None if grader is None else as_grader(grader))
+        if requests and not any(grader_of(request) for request in requests):
+            raise ConfigError(
+                "no grader grades these queries, so that a probe would spend money and learn "
+                "nothing: pass `grader=`, or configure [graders.default] or one for their task"
+            )
         tally = ProbeTally()
         work = probe_tasks(
             self._engine.state,
             requests,
             tally,
-            grader_of=self._engine.grader_of(None if grader is None else as_grader(grader)),
+            grader_of=grader_of,
             batch_id=new_id(),
         )
         with progress_bar(len(work), "probes", show=progress) as advance:

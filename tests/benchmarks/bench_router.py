@@ -53,8 +53,10 @@ class TimedClient(ScriptedClient):
             self.spent_s += time.perf_counter() - start
 
     @override
-    def count_tokens(self, messages: Messages, tools: Any = None) -> int:
-        return counting.count_messages(messages, tools)
+    def count_tokens(
+        self, messages: Messages, tools: Any = None, response_format: Any = None
+    ) -> int:
+        return counting.count_messages(messages, tools, response_format)
 
 
 def client() -> TimedClient:

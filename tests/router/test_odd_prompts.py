@@ -45,8 +45,8 @@ def counting(url):
     from optllm_router.completion import counting
 
     class Counting(ScriptedClient):
-        def count_tokens(self, messages, tools=None):
-            return counting.count_messages(messages, tools)
+        def count_tokens(self, messages, tools=None, response_format=None):
+            return counting.count_messages(messages, tools, response_format)
 
         def count_text(self, text):
             return counting.count_text(text)
