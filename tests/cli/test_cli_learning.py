@@ -97,14 +97,17 @@ def test_a_probe_whose_calls_all_fail_ends_with_1(optllm, fresh, write_queries):
     assert "4 of 4 calls failed at the provider" in result.stderr
 
 
-def test_a_probe_without_grades_says_so(optllm, fresh, write_queries):
+def test_a_probe_that_nobody_would_grade_is_a_mistake_and_spends_nothing(
+    optllm, fresh, write_queries
+):
     file = write_queries(fresh / "ask.jsonl", ["hello"])
     settings = (fresh / "optllm.toml").read_text()
     (fresh / "optllm.toml").write_text(settings.replace('[graders.default]\nkind = "exact"\n', ""))
 
-    result = optllm("probe", file, "--yes")
+    result = optllm("probe", file, "--yes", code=2)
 
-    assert "no answer was graded: give `reference`s, and [graders] in the settings" in result.stderr
+    assert "no grader grades these queries" in result.stderr
+    assert "[graders.default]" in result.stderr
 
 
 def test_feedback_is_taken_for_a_decision_once(as_json, learned):
