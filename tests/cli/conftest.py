@@ -178,3 +178,9 @@ def write_queries() -> Callable[..., Path]:
         return write_lines(path, queries(values) if isinstance(values, int) else values)
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def width_of_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show tables as into a pipe, however wide the terminal says it is."""
+    monkeypatch.delenv("COLUMNS", raising=False)
