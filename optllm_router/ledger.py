@@ -11,6 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
+from optllm_router.core.policy.wording import usd_text
 from optllm_router.errors import BudgetExceededError
 from optllm_router.records import NANO_PER_USD
 
@@ -74,14 +75,26 @@ class Cap:
     def refusal(self, needed_nusd: int) -> BudgetExceededError:
         """Build the error for a call whose worst case does not fit."""
         balance = self.balance
-        left = balance.left_nusd / NANO_PER_USD
-        limit = self.limit_nusd / NANO_PER_USD
+        left, limit = balance.left_nusd / NANO_PER_USD, self.limit_nusd / NANO_PER_USD
+        needed = usd_text(needed_nusd / NANO_PER_USD)
         return BudgetExceededError(
-            f"the {self.name} budget of {limit:.6f} USD has {left:.6f} USD left, less than "
-            f"{needed_nusd / NANO_PER_USD:.6f} USD, the worst case of the cheapest candidate that "
-            "can serve this request; no money was spent on it. Raise the budget, or lower "
-            "`max_output_tokens`, which bounds the worst case",
+            f"the {self.name} budget of {usd_text(limit)} USD has {usd_text(left)} USD left, less "
+            f"than {needed} USD, the worst case of the cheapest candidate that can serve this "
+            "request; no money was spent on it. Raise the budget, or lower `max_output_tokens`, "
+            "which bounds the worst case",
             budget=self.name,
             limit_usd=limit,
             left_usd=left,
+        )
+
+    def unpriced_refusal(self, candidate: str) -> BudgetExceededError:
+        """Build the error for a pin of unknown price, which no budget can bound."""
+        limit = self.limit_nusd / NANO_PER_USD
+        return BudgetExceededError(
+            f"{candidate!r} has no known token price and the hard {self.name} budget of "
+            f"{usd_text(limit)} USD binds: no call was made. Make it a candidate with prices, or "
+            "lift the budget",
+            budget=self.name,
+            limit_usd=limit,
+            left_usd=self.balance.left_nusd / NANO_PER_USD,
         )

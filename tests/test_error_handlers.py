@@ -34,6 +34,7 @@ ALLOWED = {
     "dispatch/streams.py:RoutedStream.__anext__": "the same, awaited",
     "dispatch/journal.py:Journal._write_later": "the count of waiting entries is kept right",
     "router/engine.py:Engine.__init__": "a store that was opened is closed first",
+    "store/database.py:Database._written_on_file": "the connection is dropped, lock and all",
     "store/sql.py:open_store": "connections that were opened are closed first",
 }
 

@@ -6,7 +6,7 @@ provider's own refusal is a better answer than ours.
 
 from __future__ import annotations
 
-from optllm_router.core.cost import output_room
+from optllm_router.core.cost import with_margin
 from optllm_router.records import Candidate, Query
 
 
@@ -23,8 +23,8 @@ def _too_long(candidate: Candidate, query: Query) -> str | None:
     window = candidate.capabilities.context_window
     if window is not None and query.n_prompt_tokens > window:
         return f"the prompt has about {query.n_prompt_tokens} tokens, its window is {window}"
-    room = output_room(candidate, query)
-    if room is not None and room < 1 and query.max_output_tokens is None:
+    has_no_room = window is not None and window <= with_margin(query.n_prompt_tokens)
+    if has_no_room and query.max_output_tokens is None:
         return (
             f"the prompt has about {query.n_prompt_tokens} tokens, which may leave no room for an "
             f"answer in its window of {window} (set `max_tokens` to try all the same)"

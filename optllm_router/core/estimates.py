@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from optllm_router.core.cost import filled_output, forecast_usd, output_limit, worst_case_nusd
+from optllm_router.core.amounts import filled_output
+from optllm_router.core.cost import Rates, Tariff, with_margin
 from optllm_router.core.eligibility import reason_against
 from optllm_router.core.features import SparseText, shapes_of
 from optllm_router.core.snapshot import Snapshot
 from optllm_router.records import Bools, Candidate, Floats, Ints, Query
 
-UNKNOWN_WORST = np.iinfo(np.int64).max
+UNKNOWN_WORST = int(np.iinfo(np.int64).max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,96 @@ class Estimates:
         )
 
 
+class Estimator:
+    """Estimates queries at some candidates by what a snapshot learned.
+
+    What only depends on the candidates is worked out once; requests are estimated one by one.
+    Without a snapshot (nothing learned yet) `prob` is NaN and nothing is allowed, but costs, worst
+    cases and abilities are known.
+    """
+
+    def __init__(self, snapshot: Snapshot | None, candidates: Sequence[Candidate]) -> None:
+        self._snapshot = snapshot
+        self._candidates = tuple(candidates)
+        self._columns = tuple(candidate.name for candidate in candidates)
+        self._tariffs = [Tariff(candidate) for candidate in candidates]
+        self._rates = Rates(candidates)
+        windows = [tariff.window for tariff in self._tariffs if tariff.window is not None]
+        self._least_window = min(windows, default=math.inf)
+        self._index = None if snapshot is None else _aligning(snapshot.columns, self._columns)
+
+    def estimate(
+        self, queries: Sequence[Query], texts: Sequence[SparseText], *, spread: bool = True
+    ) -> Estimates:
+        """Estimate every query at every candidate. Without `spread`, `std` is NaN."""
+        shape = (len(queries), len(self._columns))
+        limits = [[tariff.output_limit(query) for tariff in self._tariffs] for query in queries]
+        prob, std, cost = self._predictions(queries, texts, limits, spread=spread)
+        reasons = tuple(self._reasons(query) for query in queries)
+        able = np.ones(shape, dtype=np.bool_)
+        for i, found in enumerate(reasons):
+            if found:
+                able[i] = [name not in found for name in self._columns]
+        return Estimates(
+            columns=self._columns,
+            prob=prob,
+            std=std,
+            cost_usd=cost,
+            worst_nusd=np.array(self._worst(queries, limits), dtype=np.int64).reshape(shape),
+            able=able,
+            allowed=able & np.isfinite(prob) & np.isfinite(cost),
+            reasons=reasons,
+        )
+
+    def _predictions(
+        self,
+        queries: Sequence[Query],
+        texts: Sequence[SparseText],
+        limits: list[list[int]],
+        *,
+        spread: bool,
+    ) -> tuple[Floats, Floats, Floats]:
+        """Prob, std and cost, (n_queries, n_candidates) each."""
+        tokens = np.array([query.n_prompt_tokens for query in queries], dtype=np.float64)
+        unknown = np.full((len(queries), len(self._columns)), np.nan)
+        if self._snapshot is None:
+            output = _expected_output(unknown, queries, limits)
+            return unknown, unknown, self._rates.forecast_usd(output, unknown, tokens)
+        tasks = [query.task for query in queries]
+        success = self._snapshot.predictor.predict_features(
+            texts, tasks=tasks, shapes=shapes_of(queries), spread=spread
+        )
+        each = self._aligned(self._snapshot.output_tokens.predict(tokens, tasks))
+        billed = self._aligned(self._snapshot.cost_usd.predict(tokens, tasks))
+        output = _expected_output(each, queries, limits)
+        cost = self._rates.forecast_usd(output, billed, tokens)
+        std = self._aligned(success.std) if spread else unknown
+        return self._aligned(success.prob), std, cost
+
+    def _aligned(self, values: Floats) -> Floats:
+        """What the snapshot says of its columns, in the order of the candidates."""
+        if self._index is None:
+            return values
+        found = values[:, self._index]
+        found[:, self._index < 0] = np.nan
+        return found
+
+    def _reasons(self, query: Query) -> dict[str, str]:
+        if with_margin(query.n_prompt_tokens) < self._least_window and not _is_demanding(query):
+            return {}
+        found = {each.name: reason_against(each, query) for each in self._candidates}
+        return {name: reason for name, reason in found.items() if reason is not None}
+
+    def _worst(self, queries: Sequence[Query], limits: list[list[int]]) -> list[list[int]]:
+        return [
+            [
+                _bounded(tariff.worst_nusd(query, limit))
+                for tariff, limit in zip(self._tariffs, row, strict=True)
+            ]
+            for query, row in zip(queries, limits, strict=True)
+        ]
+
+
 def estimate(
     snapshot: Snapshot | None,
     queries: Sequence[Query],
@@ -61,78 +153,29 @@ def estimate(
     *,
     spread: bool = True,
 ) -> Estimates:
-    """Estimate every query at every candidate.
-
-    Without a snapshot (nothing learned yet) `prob` is NaN and nothing is allowed, but costs, worst
-    cases and abilities are known. Without `spread`, `std` is NaN.
-    """
-    prob, std, cost = _predictions(snapshot, queries, texts, candidates, spread=spread)
-    reasons = tuple(_reasons(candidates, query) for query in queries)
-    able = np.array(
-        [[candidate.name not in found for candidate in candidates] for found in reasons],
-        dtype=np.bool_,
-    ).reshape(len(queries), len(candidates))
-    worst = np.array([[_worst(c, q) for c in candidates] for q in queries], dtype=np.int64)
-    return Estimates(
-        columns=tuple(candidate.name for candidate in candidates),
-        prob=prob,
-        std=std,
-        cost_usd=cost,
-        worst_nusd=worst.reshape(able.shape),
-        able=able,
-        allowed=able & np.isfinite(prob) & np.isfinite(cost),
-        reasons=reasons,
-    )
+    """Estimate some queries once; see `Estimator`."""
+    return Estimator(snapshot, candidates).estimate(queries, texts, spread=spread)
 
 
-def _predictions(
-    snapshot: Snapshot | None,
-    queries: Sequence[Query],
-    texts: Sequence[SparseText],
-    candidates: Sequence[Candidate],
-    *,
-    spread: bool,
-) -> tuple[Floats, Floats, Floats]:
-    """Prob, std and cost, (n_queries, n_candidates), aligned with the candidates' order."""
-    shape = (len(queries), len(candidates))
-    tokens = np.array([query.n_prompt_tokens for query in queries], dtype=np.float64)
-    unknown = np.full(shape, np.nan)
-    if snapshot is None:
-        output = _expected_output(unknown, queries, candidates)
-        return unknown, unknown, forecast_usd(candidates, output, unknown, tokens)
-    tasks = [query.task for query in queries]
-    position = {name: i for i, name in enumerate(snapshot.columns)}
-    index = np.array([position.get(c.name, -1) for c in candidates], dtype=np.int64)
-
-    def aligned(values: Floats) -> Floats:
-        found = values[:, index]
-        found[:, index < 0] = np.nan
-        return found
-
-    success = snapshot.predictor.predict_features(
-        texts, tasks=tasks, shapes=shapes_of(queries), spread=spread
-    )
-    each = aligned(snapshot.output_tokens.predict(tokens, tasks))
-    output = _expected_output(each, queries, candidates)
-    billed = aligned(snapshot.cost_usd.predict(tokens, tasks))
-    cost = forecast_usd(candidates, output, billed, tokens)
-    return aligned(success.prob), aligned(success.std), cost
+def _aligning(known: tuple[str, ...], wanted: tuple[str, ...]) -> Ints | None:
+    """Where each wanted column stands among the known ones, -1 for nowhere; None if they agree."""
+    if known == wanted:
+        return None
+    position = {name: i for i, name in enumerate(known)}
+    return np.array([position.get(name, -1) for name in wanted], dtype=np.int64)
 
 
-def _expected_output(
-    each: Floats, queries: Sequence[Query], candidates: Sequence[Candidate]
-) -> Floats:
+def _expected_output(each: Floats, queries: Sequence[Query], limits: list[list[int]]) -> Floats:
     """All choices' output tokens: as much per choice as forecast, at most its limit."""
-    limits = np.array([[output_limit(c, q) for c in candidates] for q in queries], dtype=np.float64)
+    most = np.array(limits, dtype=np.float64).reshape(each.shape)
     n_choices = np.array([max(query.n_choices, 1) for query in queries], dtype=np.float64)
-    return np.minimum(filled_output(each), limits.reshape(each.shape)) * n_choices[:, None]
+    return np.minimum(filled_output(each), most) * n_choices[:, None]
 
 
-def _reasons(candidates: Sequence[Candidate], query: Query) -> dict[str, str]:
-    found = {candidate.name: reason_against(candidate, query) for candidate in candidates}
-    return {name: reason for name, reason in found.items() if reason is not None}
+def _is_demanding(query: Query) -> bool:
+    """Whether a query asks for anything that some candidates cannot do, its length apart."""
+    return bool(query.n_tools or query.n_images or query.wants_json_schema or query.parameters)
 
 
-def _worst(candidate: Candidate, query: Query) -> int:
-    worst = worst_case_nusd(candidate, query)
-    return int(UNKNOWN_WORST) if worst is None else min(worst, int(UNKNOWN_WORST))
+def _bounded(worst_nusd: int | None) -> int:
+    return UNKNOWN_WORST if worst_nusd is None else min(worst_nusd, UNKNOWN_WORST)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from optllm_router.core.cost import AmountForecast, filled_output, forecast_usd
+from optllm_router.core.amounts import AmountForecast, filled_output
+from optllm_router.core.cost import Rates
 from optllm_router.core.snapshot import MAX_TRAFFIC, Snapshot, TrainingSet, fit_optimism
 from optllm_router.core.success import SuccessPredictor
 from optllm_router.records import Candidate, Floats
@@ -56,8 +57,7 @@ def _forecasts(
     """Forecasts of output tokens and of bills, and the training rows' own forecast cost."""
     tokens = AmountForecast.fit(training.output_tokens, training.prompt_tokens, training.tasks)
     billed = AmountForecast.fit(training.cost_usd, training.prompt_tokens, training.tasks)
-    cost = forecast_usd(
-        candidates,
+    cost = Rates(candidates).forecast_usd(
         np.minimum(
             filled_output(tokens.predict(training.prompt_tokens, training.tasks)),
             [float(candidate.max_output_tokens) for candidate in candidates],

@@ -9,6 +9,7 @@ reloaded predictor is the same one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -50,24 +51,30 @@ class Projection:
 
     def apply(self, texts: Sequence[SparseText]) -> Floats:
         """Project texts, shape (n_texts, n_components); an empty text lies at the origin."""
-        if len(texts) == 1:
-            return self._apply_one(texts[0])[None, :]
-        scaled = self.idf[:, None] * self.axes
-        projected = np.empty((len(texts), self.axes.shape[1]))
-        for start in range(0, len(texts), _SLAB):
-            matrix = feature_matrix(texts[start : start + _SLAB])
-            lengths = _lengths(matrix, self.idf)[:, None]
-            projected[start : start + _SLAB] = (matrix.tocsc() @ scaled) / lengths
-        return projected
+        return self.times(texts, self.axes)
 
-    def _apply_one(self, text: SparseText) -> Floats:
-        indices = text.indices.astype(np.intp)
-        values = text.values * self.idf[indices]
-        length = np.sqrt(values @ values)
-        if length == 0.0:
-            return np.zeros(self.axes.shape[1])
-        projected = (values / length) @ self.axes.take(text.indices, axis=0)
-        return np.asarray(projected, dtype=np.float64)
+    def fold(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the table that takes texts to `apply(texts) @ weights` without the detour.
+
+        Its shape is (N_FEATURES, n) for `weights` of shape (n_components, n); see `times`.
+        """
+        return self.axes @ weights
+
+    def times(self, texts: Sequence[SparseText], table: NDArray[np.float32]) -> Floats:
+        """Multiply texts, weighted and of unit length, with a table of shape (N_FEATURES, n)."""
+        if len(texts) == 1:
+            return self._one_times(texts[0], table)[None, :]
+        product = np.empty((len(texts), table.shape[1]))
+        for start in range(0, len(texts), _SLAB):
+            matrix = _weighted(feature_matrix(texts[start : start + _SLAB]), self.idf)
+            product[start : start + _SLAB] = matrix.tocsc() @ table
+        return product
+
+    def _one_times(self, text: SparseText, table: NDArray[np.float32]) -> Floats:
+        weighted = text.values * self.idf.take(text.indices)
+        product: Floats = (weighted @ table.take(text.indices, axis=0)).astype(np.float64)
+        length = math.sqrt(weighted @ weighted)
+        return product / length if length > 0 else product
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return plain arrays; buckets that no training text used are left out."""

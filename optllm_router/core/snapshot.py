@@ -25,7 +25,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from optllm_router.core.cost import AmountForecast
+from optllm_router.core.amounts import AmountForecast
 from optllm_router.core.features import FEATURE_VERSION, SparseText
 from optllm_router.core.front import ParetoFront, pareto_front
 from optllm_router.core.success import SuccessPredictor

@@ -8,7 +8,8 @@ a task indicator the task's deviation from the column, and every one is pulled t
 penalty, so that few labels mean little deviation (James & Stein, 1961; Hoerl & Kennard, 1970).
 
 The ensemble resamples distinct texts, so that duplicates never stand on both sides. Members
-differ only in their weights, so that serving is one stacked matrix product. OptLLM (arXiv
+differ only in their weights, so their mean is itself such a ridge, and serving it is one small
+product per text: the mean weights are folded into the projection beforehand. OptLLM (arXiv
 2405.15130, section III-B) is the source of the idea: mean and spread over bootstrap members; its
 forests and its weights are not needed for it.
 """
@@ -41,11 +42,25 @@ _ROWS_AT_ONCE = 1024  # in cache, and little memory, while every member's estima
 class SuccessEstimate:
     """Success probabilities: mean and spread over the bootstrap members, (n_queries, n_columns).
 
-    `prob` is in [0, 1] and NaN for a column that has no label at all; `std` likewise.
+    `prob` is the members' mean, cut to [0, 1], and NaN for a column that has no label at all;
+    `std` likewise.
     """
 
     prob: Floats
     std: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _MeanMember:
+    """The members' mean, ready to serve: by bucket of the text, by task and shape, and overall.
+
+    `per_bucket` is (N_FEATURES, n_columns), `of_rest` (n_tasks + 5, n_columns), `centre`
+    (n_columns,).
+    """
+
+    centre: Floats
+    per_bucket: NDArray[np.float32]
+    of_rest: Floats
 
 
 class SuccessPredictor:
@@ -77,8 +92,10 @@ class SuccessPredictor:
         self.tasks_: tuple[str, ...] = ()
         self.n_labels_: Ints = np.zeros(0, dtype=np.int64)
         self.oob_: SuccessEstimate | None = None
+        self._position: dict[str, int] = {}  # of every task
         self._projection: Projection | None = None
         self._weights: NDArray[np.float32] | None = None  # (n_design, n_bootstraps, n_columns)
+        self._mean: _MeanMember | None = None
         self._centre = 0.0
         self._shape_means: Floats = np.zeros(N_SHAPES)
 
@@ -118,14 +135,18 @@ class SuccessPredictor:
         shapes = np.zeros((n, N_SHAPES)) if shapes is None else np.asarray(shapes, dtype=np.float64)
         observed = ~np.isnan(scores)
         self.n_labels_ = observed.sum(axis=0)
-        self.tasks_ = _frequent(tasks)
+        self._set_tasks(_frequent(tasks))
         self._centre = float(scores[observed].mean())
         self._shape_means = shapes.mean(axis=0)
         rng = np.random.default_rng(self.seed)
         blocks = blocks_of(groups if groups is not None else [str(i) for i in range(n)], rng)
         with single_threaded():
-            self._projection = Projection.fit(texts, self.n_components, self.seed)
-            self._fit_members(self._design(texts, tasks, shapes), scores, blocks, rng)
+            projection = Projection.fit(texts, self.n_components, self.seed)
+            rest = self._rest_of_design(tasks, shapes)
+            design = self._design(projection.apply(texts), rest)
+            weights, out = self._fit_members(design, scores, blocks, rng)
+            self._set_weights(weights, projection)
+            self.oob_ = self._out_of_bag(design, out)
         return self
 
     def predict(
@@ -146,20 +167,41 @@ class SuccessPredictor:
 
         Without `spread`, `std` is left out (NaN): a live decision does not need it.
         """
-        if self._weights is None:
+        if self._mean is None or self._projection is None:
             raise NotTrainedError("this predictor is not fitted: call `fit` first")
+        tasks = checked_tasks(tasks, len(texts))
         shapes = np.tile(self._shape_means, (len(texts), 1)) if shapes is None else shapes
-        design = self._design(texts, checked_tasks(tasks, len(texts)), shapes)
-        return self._masked(*_mean_and_std(self._members(design), spread=spread))
+        rest = self._rest_of_design(tasks, shapes)
+        prob = self._projection.times(texts, self._mean.per_bucket)
+        prob += rest @ self._mean.of_rest
+        prob += self._mean.centre
+        np.clip(prob, 0.0, 1.0, out=prob)
+        if spread:
+            std = _spread(self._members(self._design(self._projection.apply(texts), rest)))
+        else:
+            std = np.full(prob.shape, np.nan)
+        return self._masked(prob, std)
+
+    def _set_tasks(self, tasks: tuple[str, ...]) -> None:
+        self.tasks_ = tasks
+        self._position = {task: i for i, task in enumerate(tasks)}
+
+    def _set_weights(self, weights: NDArray[np.float32], projection: Projection) -> None:
+        self._weights, self._projection = weights, projection
+        mean, r = weights.mean(axis=1), projection.axes.shape[1]
+        self._mean = _MeanMember(
+            centre=self._centre + mean[0].astype(np.float64),
+            per_bucket=projection.fold(mean[1 : 1 + r]),
+            of_rest=mean[1 + r :].astype(np.float64),
+        )
 
     def _members(self, design: Floats) -> NDArray[np.float32]:
-        """Every member's probabilities, shape (n_queries, n_bootstraps, n_columns)."""
+        """Every member's estimates, shape (n_queries, n_bootstraps, n_columns)."""
         if self._weights is None:
             raise NotTrainedError("this predictor is not fitted: call `fit` first")
         flat = self._weights.reshape(self._weights.shape[0], -1)
         stacked = design.astype(np.float32) @ flat
         stacked += np.float32(self._centre)
-        np.clip(stacked, 0.0, 1.0, out=stacked)
         return stacked.reshape(len(design), *self._weights.shape[1:])
 
     def _masked(self, prob: Floats, std: Floats) -> SuccessEstimate:
@@ -168,31 +210,30 @@ class SuccessPredictor:
         std[:, unlabelled] = np.nan
         return SuccessEstimate(prob, std)
 
-    def _design(self, texts: Sequence[SparseText], tasks: Sequence[str], shapes: Floats) -> Floats:
+    def _design(self, components: Floats, rest: Floats) -> Floats:
         """The shared design: intercept, text components, task indicators, shape."""
-        if self._projection is None:
-            raise NotTrainedError("this predictor is not fitted: call `fit` first")
-        components = self._projection.apply(texts)
-        r, n_tasks = components.shape[1], len(self.tasks_)
-        design = np.zeros((len(texts), 1 + r + n_tasks + N_SHAPES))
-        design[:, 0] = 1.0
-        design[:, 1 : 1 + r] = components
-        position = {task: 1 + r + i for i, task in enumerate(self.tasks_)}
+        return np.hstack([np.ones((len(rest), 1)), components, rest])
+
+    def _rest_of_design(self, tasks: Sequence[str], shapes: Floats) -> Floats:
+        """Task indicators and shape, (n_queries, n_tasks + 5); an unknown task has none."""
+        n_tasks = len(self.tasks_)
+        rest = np.zeros((len(tasks), n_tasks + N_SHAPES))
         for row, task in enumerate(tasks):
-            if task in position:
-                design[row, position[task]] = TASK_SCALE
-        design[:, 1 + r + n_tasks :] = SHAPE_SCALE * (shapes - self._shape_means)
-        return design
+            if task in self._position:
+                rest[row, self._position[task]] = TASK_SCALE
+        rest[:, n_tasks:] = SHAPE_SCALE * (shapes - self._shape_means)
+        return rest
 
     def _fit_members(
         self, design: Floats, scores: Floats, blocks: Ints, rng: np.random.Generator
-    ) -> None:
+    ) -> tuple[NDArray[np.float32], Bools]:
+        """The members' weights, and which rows each did not see, (n_bootstraps, n_rows)."""
         grams = BlockGrams(design, scores - self._centre, blocks)
         penalties = choose_penalties(grams)
         n_blocks = int(blocks.max()) + 1
         draws = rng.multinomial(n_blocks, np.full(n_blocks, 1.0 / n_blocks), self.n_bootstraps)
-        self._weights = grams.solve(draws.astype(np.float64), penalties).astype(np.float32)
-        self.oob_ = self._out_of_bag(design, draws[:, blocks] == 0)
+        weights = grams.solve(draws.astype(np.float64), penalties).astype(np.float32)
+        return weights, draws[:, blocks] == 0
 
     def _out_of_bag(self, design: Floats, out: Bools) -> SuccessEstimate:
         """Average, per row, the members that did not see it; all members where none is left."""
@@ -226,12 +267,12 @@ class SuccessPredictor:
     def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> Self:
         """Rebuild a predictor from `to_arrays`; its out-of-bag estimates are not kept."""
         predictor = cls(*json.loads(arrays["settings"].tobytes()))
-        predictor._weights = np.asarray(arrays["weights"], dtype=np.float32)
-        predictor.tasks_ = tuple(json.loads(arrays["tasks"].tobytes()))
+        predictor._set_tasks(tuple(json.loads(arrays["tasks"].tobytes())))
         predictor.n_labels_ = np.asarray(arrays["n_labels"], dtype=np.int64)
         predictor._centre = float(arrays["centre"])
         predictor._shape_means = np.asarray(arrays["shape_means"], dtype=np.float64)
-        predictor._projection = Projection.from_arrays(arrays)
+        weights = np.asarray(arrays["weights"], dtype=np.float32)
+        predictor._set_weights(weights, Projection.from_arrays(arrays))
         return predictor
 
 
@@ -281,12 +322,9 @@ def _frequent(tasks: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(counts, key=lambda task: (-counts[task], task))[:MAX_TASKS])
 
 
-def _mean_and_std(members: NDArray[np.float32], *, spread: bool) -> tuple[Floats, Floats]:
-    n_members = members.shape[1]
-    deviation = members.astype(np.float64)
-    mean = deviation.sum(axis=1) / n_members
-    if not spread:
-        return mean, np.full_like(mean, np.nan)
-    deviation -= mean[:, None, :]
-    deviation *= deviation
-    return mean, np.sqrt(deviation.sum(axis=1) / n_members)
+def _spread(members: NDArray[np.float32]) -> Floats:
+    """The members' standard deviation, once each is cut to [0, 1]; (n_queries, n_columns)."""
+    members = np.clip(members, 0.0, 1.0)
+    members -= members.mean(axis=1, keepdims=True)
+    members *= members
+    return np.asarray(np.sqrt(members.mean(axis=1)), dtype=np.float64)

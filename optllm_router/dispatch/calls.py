@@ -18,7 +18,7 @@ from optllm_router.completion.base import Answer, Client, Response
 from optllm_router.core.cost import RETRIES, output_limit
 from optllm_router.core.policy import Policy
 from optllm_router.dispatch.billing import Bill, bill
-from optllm_router.dispatch.deciding import Decided, Decider, RouterState, unpriced_refusal
+from optllm_router.dispatch.deciding import Decided, Decider, RouterState
 from optllm_router.dispatch.effects import Conversation, Effect, Pause, Send, Write
 from optllm_router.dispatch.entries import Entries
 from optllm_router.dispatch.journal import Journal
@@ -100,7 +100,7 @@ def _is_bound(state: RouterState, task: Task) -> bool:
 def _reserve(cap: Cap, decided: Decided) -> Generator[Effect, Any, None]:
     """Reserve a call's worst case, waiting for calls in flight where it fails only for them."""
     if decided.worst_nusd is None:
-        raise unpriced_refusal(cap, decided.candidate.name)
+        raise cap.unpriced_refusal(decided.candidate.name)
     while (verdict := cap.reserve(decided.worst_nusd)) == "wait":
         yield Pause(POLL_S)
     if verdict == "refused":

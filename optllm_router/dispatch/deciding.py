@@ -11,12 +11,14 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import compress
 
 import numpy as np
 
 from optllm_router.completion.base import Client
 from optllm_router.core.cost import worst_case_nusd
-from optllm_router.core.estimates import Estimates, estimate
+from optllm_router.core.estimates import Estimates, Estimator
 from optllm_router.core.features import SparseText
 from optllm_router.core.planning import Choice, LiveAim, decide, live_aim
 from optllm_router.core.policy import Policy, describe
@@ -24,7 +26,7 @@ from optllm_router.core.snapshot import Snapshot
 from optllm_router.dispatch.policies import effective_policy
 from optllm_router.dispatch.privacy import Privacy
 from optllm_router.dispatch.requests import AUTO, CREDENTIALS, Request
-from optllm_router.errors import BudgetExceededError, NoCandidateError, RouterError
+from optllm_router.errors import NoCandidateError, RouterError
 from optllm_router.ledger import Cap
 from optllm_router.records import NANO_PER_USD, Bools, Candidate, Kind
 
@@ -71,6 +73,11 @@ class RouterState:
     n_labels: int = 0
     aims: dict[Policy, LiveAim] = field(default_factory=dict, compare=False)
 
+    @cached_property
+    def estimator(self) -> Estimator:
+        """What estimates queries at the candidates, by the snapshot."""
+        return Estimator(self.snapshot, self.candidates)
+
     @property
     def unfit_reason(self) -> str:
         """Why nothing is routed yet."""
@@ -110,7 +117,7 @@ class Decider:
         """Estimate requests at every candidate of the state; `std` only with `spread`."""
         texts = [state.privacy.sparse(request.query.text) for request in requests]
         queries = [request.query for request in requests]
-        return estimate(state.snapshot, queries, texts, state.candidates, spread=spread), texts
+        return state.estimator.estimate(queries, texts, spread=spread), texts
 
     def decide(
         self, state: RouterState, request: Request, batch_policy: Policy | None = None
@@ -263,7 +270,6 @@ def decided(
     A choice that nothing was learned for has no propensity.
     """
     worst = int(estimates.worst_nusd[0, choice.column])
-    allowed = np.flatnonzero(estimates.allowed[0])
     cost = choice.cost_usd
     return Decided(
         kind="route",
@@ -278,7 +284,7 @@ def decided(
         expected_cost_nusd=None if cost is None else math.ceil(cost * NANO_PER_USD),
         propensity=None if choice.prob is None else 1.0,
         predictor_version=state.snapshot.version if state.snapshot is not None else None,
-        allowed=tuple(estimates.columns[j] for j in allowed),
+        allowed=tuple(compress(estimates.columns, estimates.allowed[0].tolist())),
     )
 
 
@@ -286,7 +292,7 @@ def _checked_worst(candidate: Candidate, request: Request, cap: int | None) -> i
     """The worst case of a call that is not chosen. Raises: BudgetExceededError over the cap."""
     worst = worst_case_nusd(candidate, request.query)
     if cap is not None and worst is None:
-        raise unpriced_refusal(Cap("call", cap), candidate.name)
+        raise Cap("call", cap).unpriced_refusal(candidate.name)
     if cap is not None and worst is not None and worst > cap:
         raise Cap("call", cap).refusal(worst)
     return worst
@@ -334,15 +340,3 @@ def _check_affordable(
     if cap is None or affordable is None or (columns & affordable).any():
         return
     raise Cap("call", cap).refusal(int(estimates.worst_nusd[0][columns].min()))
-
-
-def unpriced_refusal(cap: Cap, name: str) -> BudgetExceededError:
-    """Build the error for a pin of unknown price under a hard budget."""
-    limit = cap.limit_nusd / NANO_PER_USD
-    return BudgetExceededError(
-        f"{name!r} has no known token price and the hard {cap.name} budget of {limit:.6f} USD "
-        "binds: no call was made. Make it a candidate with prices, or lift the budget",
-        budget=cap.name,
-        limit_usd=limit,
-        left_usd=cap.balance.left_nusd / NANO_PER_USD,
-    )

@@ -6,6 +6,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import event
 
 from optllm_router import Budget, Router, StoreError
 from optllm_router.router import engine
@@ -16,26 +17,24 @@ from optllm_router.testing.scripted import Line
 def broken(router, how="query_only"):
     """Have every write fail meanwhile: a read-only database, or one that may not grow."""
     database = router._engine.store._database
+    statement, undo = {
+        "query_only": ("query_only = ON", "query_only = OFF"),
+        "disk full": ("max_page_count = 1", "max_page_count = 1000000"),
+    }[how]
 
-    def each(statement: str) -> None:
-        connection = database.engine.raw_connection()
-        connection.cursor().execute(statement).fetchall()
-        connection.close()
+    now = [statement]
 
-    with database._lock:
-        database.engine.dispose()  # so that the next connection is the only one in the pool
-        if how == "query_only":
-            each("PRAGMA query_only = ON")
-        else:
-            each("PRAGMA max_page_count = 1")
+    def set_pragma(connection, _record) -> None:
+        connection.execute(f"PRAGMA {now[0]}")
+
+    with database._lock:  # nobody connects to write meanwhile
+        event.listen(database.engine, "connect", set_pragma)
+    database.close()  # the connections there are
     try:
         yield
     finally:
-        with database._lock:
-            if how == "query_only":
-                each("PRAGMA query_only = OFF")
-            else:
-                each("PRAGMA max_page_count = 1000000")
+        now[0] = undo
+        database.close()
 
 
 @pytest.fixture(params=["query_only", "disk full"])

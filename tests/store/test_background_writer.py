@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from optllm_router.errors import StoreError
 from optllm_router.store.background import BackgroundWriter
@@ -42,10 +43,15 @@ def writer(store):
 
 
 def query_only(store, *, on: bool) -> None:
-    """Make the store's only pooled connection refuse writes, or take them again."""
-    connection = store._database.engine.raw_connection()
-    connection.cursor().execute(f"PRAGMA query_only = {'ON' if on else 'OFF'}")
-    connection.close()
+    """Make every connection of the store refuse writes from now on, or take them again."""
+    database = store._database
+
+    def set_query_only(connection, _record) -> None:
+        connection.execute(f"PRAGMA query_only = {'ON' if on else 'OFF'}")
+
+    with database._lock:  # nobody connects to write meanwhile
+        event.listen(database.engine, "connect", set_query_only)
+    database.close()  # those there are
 
 
 def messages(store) -> list[str]:

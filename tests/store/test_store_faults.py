@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from optllm_router.errors import ConfigError, StoreError
 from optllm_router.store.faults import is_permanent
@@ -47,10 +48,15 @@ def run(code: str, *arguments: str, **options) -> subprocess.CompletedProcess[st
 
 @contextmanager
 def pragma(store, statement: str):
-    """Set a pragma on the store's only pooled connection: faults without touching the disk."""
-    connection = store._database.engine.raw_connection()
-    connection.cursor().execute(f"PRAGMA {statement}")
-    connection.close()
+    """Set a pragma on every connection of the store from now on: faults without the disk."""
+    database = store._database
+
+    def set_pragma(connection, _record) -> None:
+        connection.execute(f"PRAGMA {statement}")
+
+    with database._lock:  # nobody connects to write meanwhile
+        event.listen(database.engine, "connect", set_pragma)
+    database.close()  # those there are
     yield
 
 
