@@ -102,7 +102,11 @@ def _worth_fitting(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
 
 def load_current(store: Store) -> Snapshot | None:
     """Read the published snapshot; one that this version cannot read counts as none."""
-    version = store.current_predictor()
+    return load_version(store, store.current_predictor())
+
+
+def load_version(store: Store, version: str | None) -> Snapshot | None:
+    """Read a snapshot by its version; one that this version of us cannot read counts as none."""
     if version is None:
         return None
     try:

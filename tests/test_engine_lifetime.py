@@ -6,14 +6,14 @@ import asyncio
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from optllm_router import Budget, Cheapest, Router, RouterError
 from optllm_router.dispatch import journal, probing
 from optllm_router.records import Usage
-from optllm_router.router import engine
-from optllm_router.router import router as router_module
+from optllm_router.router import engine, probes
 from optllm_router.store.sql import open_store
 from optllm_router.testing.scripted import Line, ScriptedClient
 
@@ -78,6 +78,8 @@ def test_async_calls_in_flight_at_close_are_answered_and_written(router, client,
 
 @pytest.mark.parametrize("shell", ["sync", "async"])
 def test_a_batch_hands_out_nothing_more_once_closed(router, client, url, shell):
+    client._scripts["m"] = lambda _arguments: replace(SLOW, latency_s=1.0)  # closed within it
+
     def close() -> None:
         while not client.calls:
             time.sleep(0.001)
@@ -98,8 +100,8 @@ def test_a_batch_hands_out_nothing_more_once_closed(router, client, url, shell):
 
 
 def test_a_probe_waits_for_its_gradings_as_long_as_they_go_on(router, monkeypatch):
-    monkeypatch.setattr(probing, "PATIENCE_S", 0.4)
-    monkeypatch.setattr(router_module, "FLUSH_S", 0.4)
+    monkeypatch.setattr(probing, "PATIENCE_S", 0.6)
+    monkeypatch.setattr(probes, "FLUSH_S", 0.6)
 
     def slow(_text, reference):
         time.sleep(0.2)

@@ -14,6 +14,7 @@ import pytest
 
 from optllm_router.errors import ConfigError
 from optllm_router.outcomes import (
+    ImportReport,
     check_outcomes,
     read_outcomes,
     read_requests,
@@ -196,9 +197,26 @@ def test_the_report_counts_and_sums(write):
     assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
     assert str(report) == (
         f"{path}: 3 rows, 2 queries, 2 models, 2 tasks, 1 pairs missing, 0 ungraded\n"
-        "  small: mean score 1.0000, cost 0.001000 USD\n"
-        "  big: mean score 0.2500, cost 0.010000 USD"
+        "  small: mean score 1.0000, cost 0.001 USD\n"
+        "  big: mean score 0.2500, cost 0.01 USD"
     )
+
+
+@pytest.mark.parametrize(
+    ("amount", "told"),
+    [
+        (None, "unknown"),
+        (0.0, "0.00 USD"),
+        (1.23456e-7, "0.000000123 USD"),
+        (0.0123456, "0.0123 USD"),
+        (0.999, "0.999 USD"),
+        (1234.5678, "1234.57 USD"),
+    ],
+)
+def test_a_reports_costs_keep_their_first_digits(amount, told):
+    report = ImportReport(path="t", n_rows=1, mean_score={"m": 0.5}, cost_usd={"m": amount})
+
+    assert str(report).endswith(f"m: mean score 0.5000, cost {told}")
 
 
 def test_unknown_columns_and_models_are_remarks(write):
@@ -433,6 +451,17 @@ def test_a_file_of_the_wrong_form_is_refused(write_text, name, text, message):
     assert refusal(read_outcomes, write_text(name, text)) == [message]
 
 
+@pytest.mark.parametrize("name", [".", "t.csv", "t.parquet"])
+def test_a_folder_is_refused_whatever_its_name(tmp_path, name):
+    (tmp_path / name).mkdir(exist_ok=True)
+
+    (told,) = refusal(read_outcomes, tmp_path / name)
+    assert told == (
+        f"'{(tmp_path / name).name}' is a folder, not a file: name a file in it that ends in "
+        ".parquet, .csv or .jsonl"
+    )
+
+
 @pytest.mark.parametrize("name", ["no.csv", "no.jsonl", "no.parquet"])
 def test_a_missing_file_is_named(tmp_path, name):
     assert refusal(read_outcomes, tmp_path / name) == [f"there is no file '{name}': check its path"]
@@ -598,6 +627,17 @@ def test_json_lines_take_texts_messages_and_objects(write_text):
 )
 def test_a_file_of_queries_of_the_wrong_form_is_refused(write_text, name, text, message):
     assert refusal(read_requests, write_text(name, text)) == [message]
+
+
+@pytest.mark.parametrize("name", [".", "q.txt", "q.csv"])
+def test_a_folder_of_queries_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir(exist_ok=True)
+
+    (told,) = refusal(read_requests, tmp_path / name)
+    assert told == (
+        f"'{(tmp_path / name).name}' is a folder, not a file: name a file in it that ends in "
+        ".jsonl, .csv or .txt"
+    )
 
 
 def test_a_missing_file_of_queries_is_named(tmp_path):

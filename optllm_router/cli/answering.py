@@ -44,6 +44,10 @@ Force = Annotated[bool, typer.Option("--force", help="Replace answers that are t
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag every call; repeatable.")
 ]
+QuestionBudgetUsd = Annotated[
+    float | None,
+    typer.Option("--budget", metavar="USD", help="Spend no more than this on the question."),
+]
 Task = Annotated[str | None, typer.Option("--task", help="The kind of question it is.")]
 Text = Annotated[str, typer.Argument(metavar="TEXT", help="The question; - reads it from input.")]
 
@@ -119,7 +123,7 @@ def explain(  # noqa: PLR0913  # one parameter per option
     text: Text,
     *,
     task: Task = None,
-    budget: BudgetUsd = None,
+    budget: QuestionBudgetUsd = None,
     target: Target = None,
     wtp: WorthOfSuccess = None,
     policy: NamedPolicy = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,8 @@ from optllm_router.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from optllm_router.dispatch.probing import ProbeReport
     from optllm_router.outcomes import ImportReport
 
@@ -173,13 +175,9 @@ def _show_import(report: ImportReport, *, as_json: bool) -> None:
     if as_json:
         output.print_json(report.to_dict())
         return
-    headers = ("model", "mean score", "cost")
-    rows = [
-        [name, output.share(score), output.usd(report.cost_usd.get(name))]
-        for name, score in report.mean_score.items()
-    ]
-    if rows:
-        output.show(output.table(headers, rows))
+    if report.mean_score:
+        headers = ("model", "mean score", "cost")
+        output.show(_score_table(headers, report.mean_score, report.cost_usd))
     for remark in report.remarks:
         output.say(f"remark: {remark}")
     for problem in report.problems:
@@ -200,12 +198,21 @@ def _show_probe(report: ProbeReport, *, as_json: bool) -> None:
         output.print_json(report.to_dict())
         return
     headers = ("candidate", "mean score", "mean cost")
-    rows = [
-        [name, output.share(report.mean_score.get(name)), output.usd(cost)]
-        for name, cost in report.mean_cost_usd.items()
-    ]
     output.show(
-        output.table(headers, rows),
+        _score_table(headers, report.mean_score, report.mean_cost_usd),
         f"{report.n_queries:,} queries, {report.n_calls:,} calls for {output.usd(report.cost_usd)},"
         f" {report.n_graded:,} graded; next: `optllm retrain`",
     )
+
+
+def _score_table(
+    headers: Sequence[str],
+    mean_score: Mapping[str, float],
+    cost_usd: Mapping[str, float | None],
+) -> RenderableType:
+    """One row per name that has a cost, or a None for one."""
+    rows = [
+        [name, output.share(mean_score.get(name)), output.usd(cost)]
+        for name, cost in cost_usd.items()
+    ]
+    return output.table(headers, rows)

@@ -14,7 +14,7 @@ from optllm_router.cli.options import AsJson, ConfigFile, DatabaseFile, Group, S
 from optllm_router.errors import NotTrainedError
 
 if TYPE_CHECKING:
-    from optllm_router.history import HistoryAttempt, HistoryDecision, HistoryRow
+    from optllm_router.history import History, HistoryAttempt, HistoryDecision, HistoryRow
     from optllm_router.router.reports import PublishedFront
 
 By = Annotated[Group, typer.Option("--by", help="What the money is grouped by.")]
@@ -80,6 +80,8 @@ def history(  # noqa: PLR0913  # one parameter per option
             return
         rows = asked.summary(by.value, since=since, include_imports=imports)
         newest = None if limit is None else asked.decisions(limit=limit)
+        if not rows:
+            output.say(_why_empty(asked, since))
     _show_history(by.value, rows, newest, as_json=as_json)
 
 
@@ -124,10 +126,24 @@ def _show_history(
         return
     headers = (by, "decisions", "calls", "errors", "cost", "graded", "mean score", "latency")
     nameless = "(no answer)" if by == Group.CANDIDATE else "(none)"
-    output.show(output.table(headers, (_summary_row(row, nameless) for row in rows)))
+    if rows:
+        output.show(output.table(headers, (_summary_row(row, nameless) for row in rows)))
     if newest is not None:
         recent = ("decision", "time", "kind", "served", "task", "cost", "score")
         output.show(output.table(recent, map(_decision_row, newest), left=5))
+
+
+def _why_empty(asked: History, since: datetime | None) -> str:
+    """Say why there is nothing to sum up: imported rows are counted only when asked for."""
+    when = "yet" if since is None else f"since {_time(since)}"
+    imported = asked.summary("kind", since=since, include_imports=True)
+    n_rows = sum(row.n_decisions for row in imported)
+    if not n_rows:
+        return f"nothing is logged {when}"
+    return (
+        f"no calls {when}, only {n_rows:,} imported rows, which cost us nothing: `--imports` "
+        "counts them"
+    )
 
 
 def _summary_row(row: HistoryRow, nameless: str) -> list[str]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from optllm_router.errors import ConfigError
 from optllm_router.grading import check_score
 from optllm_router.outcomes.columns import as_numbers, as_texts, listed, read_columns
-from optllm_router.records import Outcome
 from optllm_router.store.base import Store
 
 COLUMNS = ("decision_id", "score")
-FEEDBACK = "feedback"  # what `Router.feedback` writes as the source
 
 
 def given_scores(
@@ -37,11 +34,9 @@ def write_feedback(store: Store, given: Mapping[str, float]) -> int:
 
     Raises: UnknownDecisionError, for the first reference that is not in the log.
     """
-    now = datetime.now(tz=UTC)
-    outcomes = [
-        Outcome(decision_id=store.find(reference), score=score, source=FEEDBACK, created_at=now)
-        for reference, score in given.items()
-    ]
+    from optllm_router.router.feedback import feedback_outcome
+
+    outcomes = [feedback_outcome(store, reference, score) for reference, score in given.items()]
     return store.add_outcomes(outcomes)
 
 

@@ -1,8 +1,8 @@
 """`optllm.toml` → one frozen `Config`: argument before environment before file before default.
 
-`settings` says what may be set, `sources` where it comes from, `load` puts them together,
-`problems` explains every mistake at once, `lines` finds where in the file a key stands, and
-`starter` writes a first file.
+`settings` says what may be set, `values` how single values are read, `sources` where they come
+from, `load` puts them together, `problems` explains every mistake at once, `lines` finds where in
+the file a key stands, and `starter` writes a first file.
 """
 
 from optllm_router.config.load import build_policy, load_config, make_config

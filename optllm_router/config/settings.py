@@ -2,15 +2,13 @@
 
 Rules that look at one key, or at a key and those above it, stand here; they are field validators
 (not model validators), so that one mistake does not hide the next. Rules between entries
-(duplicate names, `default` among the candidates) stand in `load`. Values are taken strictly: a
-text is never read as a number, nor a number as a switch.
+(duplicate names, `default` among the candidates) stand in `load`. How single values are read
+stands in `values`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,6 +22,21 @@ from pydantic import (
     model_validator,
 )
 
+from optllm_router.config.values import (
+    CandidateArguments,
+    Duration,
+    FunctionPath,
+    KeyVariable,
+    Number,
+    Positive,
+    Price,
+    RegexGroup,
+    Secret,
+    Switch,
+    Text,
+    Texts,
+    UnsupportedBudget,
+)
 from optllm_router.core.policy import SUPPORTED_PER, Policy
 from optllm_router.records import Prompts
 
@@ -55,101 +68,6 @@ _GRADER_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "json_schema": (frozenset({"schema"}), frozenset()),
     "callable": (frozenset({"function"}), frozenset()),
 }
-_CALL_ARGUMENTS = frozenset(
-    ("model", "messages", "stream", "n", "max_tokens", "max_completion_tokens")
-)
-_REROUTING = frozenset(("fallbacks", "context_window_fallback_dict", "model_list"))
-_LIMITS = ("n", "max_tokens", "max_completion_tokens", "max_output_tokens")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def _seconds(value: object) -> object:
-    """Read a duration such as "90s", "15m", "24h" or "7d" as seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value) if isinstance(value, str) else None
-    if match is None or float(match[1]) == 0:
-        raise ValueError(
-            "a duration is a text of a positive number and a unit, s, m, h or d: "
-            'write for instance "90s", "15m", "24h" or "7d"'
-        )
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def _usd_per_1m(value: object) -> object:
-    """Read a token price exactly: a float means the decimal number that it prints as."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        raise ValueError("a token price is a number of USD per 1M tokens, such as 0.15")  # noqa: TRY004  # pydantic collects ValueError
-    try:
-        price = Decimal(str(value))
-    except InvalidOperation:
-        raise ValueError("a token price is a number of USD per 1M tokens, such as 0.15") from None
-    if not price.is_finite() or price < 0:
-        raise ValueError("a token price must be finite and not negative; write 0 if it is free")
-    return price
-
-
-def _key_variable(value: object) -> object:
-    """Check that `api_key_env` names a variable, without ever repeating what may be a key."""
-    if value is None or (isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*", value)):
-        return value
-    raise ValueError(
-        "`api_key_env` is the name of an environment variable, not a key: write "
-        'api_key_env = "OPENAI_API_KEY" and set that variable where the router runs'
-    )
-
-
-def _no_budgets(_: object) -> object:
-    """Refuse a `[[budgets]]` entry: a cap that would not hold is worse than none."""
-    raise ValueError(
-        "caps across calls ([[budgets]]) are not available in this version: the supported "
-        'windows are "call" and "batch", set by `usd` and `per` in [policy] with kind = "budget"'
-    )
-
-
-def _candidate_arguments(value: object) -> object:
-    """Refuse arguments that belong to the call, or that would make worst cases untrue."""
-    for name in sorted(_CALL_ARGUMENTS & set(value)) if isinstance(value, Mapping) else ():
-        raise ValueError(
-            f"`{name}` belongs to the call, not to every call of a candidate; output is limited by "
-            "`max_output_tokens`"
-        )
-    for name in sorted(_REROUTING & set(value)) if isinstance(value, Mapping) else ():
-        raise ValueError(
-            f"`{name}` lets another model answer under this candidate's name and price: leave it "
-            "out, and make that model a candidate"
-        )
-    body: Any = value.get("extra_body") if isinstance(value, Mapping) else None
-    for name in _LIMITS if isinstance(body, Mapping) else ():
-        if name in body:
-            raise ValueError(
-                f"`{name}` in `extra_body` would make worst cases untrue: leave it out; output is "
-                "limited by `max_output_tokens`"
-            )
-    return value
-
-
-def _group(value: object) -> object:
-    """Check that a regex group is a number or a name (no union type: one mistake, one message)."""
-    if value is None or (isinstance(value, int | str) and not isinstance(value, bool)):
-        return value
-    raise ValueError('a group is its number or its name, such as 1 or "answer"')
-
-
-def _texts(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _bytes(value: object) -> object:
-    return value.encode() if isinstance(value, str) else value
-
-
-Positive = Annotated[int, Strict(), Field(ge=1)]
-Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-Switch = Annotated[bool, Strict()]
-Text = Annotated[str, Strict(), Field(min_length=1)]
-Price = Annotated[Decimal, BeforeValidator(_usd_per_1m)]
-Duration = Annotated[float, BeforeValidator(_seconds)]
 
 
 class Settings(BaseModel):
@@ -232,11 +150,9 @@ class CandidateSettings(Settings):
 
     model: Text
     name: Text = ""
-    api_key_env: Annotated[str | None, BeforeValidator(_key_variable)] = None
+    api_key_env: KeyVariable = None
     api_base: Text | None = None
-    arguments: Annotated[dict[str, Any], BeforeValidator(_candidate_arguments)] = Field(
-        default_factory=dict, repr=False
-    )
+    arguments: CandidateArguments = Field(default_factory=dict, repr=False)
     max_output_tokens: Positive | None = None
     context_window: Positive | None = None
     tools: Switch | None = None
@@ -300,9 +216,9 @@ class GraderSettings(Settings):
     strip: Switch | None = None
     casefold: Switch | None = None
     pattern: Text | None = None
-    group: Annotated[Any, BeforeValidator(_group)] = None
+    group: RegexGroup = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-    function: Annotated[str, Strict(), Field(pattern=r"^[\w.]+:[\w.]+$")] | None = None
+    function: FunctionPath | None = None
 
     @field_validator("strip", "casefold", "pattern", "group", "schema_", "function")
     @classmethod
@@ -334,15 +250,15 @@ class Config(Settings):
     default: Text
     store: Text = "sqlite:///optllm.db"
     policy: Annotated[Any, BeforeValidator(_policy)] = PolicySettings()
-    route_models: Annotated[tuple[Text, ...], BeforeValidator(_texts)] = ()
+    route_models: Texts = ()
     mode: Literal["route", "shadow"] = "route"
     prompts: Prompts = "features"
     durability: Literal["normal", "full"] = "normal"
-    budgets: tuple[Annotated[Any, BeforeValidator(_no_budgets)], ...] = ()
+    budgets: tuple[UnsupportedBudget, ...] = ()
     retrain: RetrainSettings = RetrainSettings()
     predictor: PredictorSettings = PredictorSettings()
     graders: dict[str, GraderSettings] = Field(default_factory=dict)
-    feature_key: Annotated[bytes, BeforeValidator(_bytes)] = Field(default=b"", repr=False)
+    feature_key: Secret = Field(default=b"", repr=False)
 
     @field_validator("store")
     @classmethod

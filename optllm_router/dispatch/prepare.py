@@ -15,6 +15,7 @@ import numpy as np
 from optllm_router.core.estimates import Estimates
 from optllm_router.core.planning import Plan, aligned_optimism, plan_batch
 from optllm_router.core.policy import Budget, Policy
+from optllm_router.core.policy.wording import usd_text
 from optllm_router.dispatch.batch import BatchRun, with_call_cap
 from optllm_router.dispatch.deciding import Decider, RouterState
 from optllm_router.dispatch.policies import batch_policy, call_cap, check_policy
@@ -125,9 +126,10 @@ def _check_call_cap(estimates: Estimates, capped: Estimates, cap: int | None) ->
     worst = np.where(estimates.able, estimates.worst_nusd, np.iinfo(np.int64).max)
     minimum = int(worst[lost].min(axis=1).max()) / NANO_PER_USD
     raise InfeasiblePolicyError(
-        f"a budget of {cap / NANO_PER_USD:.6f} USD per call is below the worst case of every "
-        f"candidate for {lost.size} of {estimates.n_queries} queries, the first in row "
-        f"{int(lost[0])}: raise it to at least {minimum:.6f} USD, or lower `max_output_tokens`",
+        f"a budget of {usd_text(cap / NANO_PER_USD)} USD per call is below the worst case of "
+        f"every candidate for {lost.size} of {estimates.n_queries} queries, the first in row "
+        f"{int(lost[0])}: raise it to at least {usd_text(minimum)} USD, or lower "
+        "`max_output_tokens`",
         asked=cap / NANO_PER_USD,
         nearest=minimum,
     )

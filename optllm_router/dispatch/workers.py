@@ -137,8 +137,8 @@ def run_batch(desk: Desk, job: BatchJob, concurrency: int) -> list[Any]:
 
     concurrency = min(concurrency, max(len(job.requests), 1))
     with ThreadPoolExecutor(concurrency, thread_name_prefix="optllm-batch") as pool:
-        workers = [pool.submit(work) for _ in range(concurrency)]
         try:
+            workers = [pool.submit(work) for _ in range(concurrency)]
             for worker in workers:
                 worker.result()
         except BaseException:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from optllm_router.core.policy.wording import usd_text
 from optllm_router.errors import ConfigError
 from optllm_router.outcomes.columns import (
     N_LISTED,
@@ -324,4 +325,8 @@ def _some(values: NDArray[Any]) -> str:
 
 
 def _usd(amount: float | None) -> str:
-    return "unknown" if amount is None else f"{amount:.6f} USD"
+    """Write a sum of costs: cents from a dollar on, else three significant digits."""
+    if amount is None:
+        return "unknown"
+    rounded = round(amount, 2) if amount >= 1 else float(f"{amount:.3g}")
+    return f"{usd_text(rounded)} USD"

@@ -53,6 +53,7 @@ def read_columns(path: Path, wanted: Collection[str]) -> Columns:
     Raises:
         ConfigError: the file is missing, of no known form, malformed, or has no rows.
     """
+    refuse_folder(path, ".parquet, .csv or .jsonl")
     suffix = path.suffix.lower()
     if suffix in {".parquet", ".pq"}:
         columns = _read_parquet(path, wanted)
@@ -67,6 +68,14 @@ def read_columns(path: Path, wanted: Collection[str]) -> Columns:
     if columns.n_rows == 0:
         raise ConfigError(f"'{path}' has no rows: it needs at least one below its header")
     return columns
+
+
+def refuse_folder(path: Path, endings: str) -> None:
+    """Refuse a folder, whatever it is called. Raises: ConfigError."""
+    if path.is_dir():
+        raise ConfigError(
+            f"'{path}' is a folder, not a file: name a file in it that ends in {endings}"
+        )
 
 
 def read_text(path: Path) -> str:

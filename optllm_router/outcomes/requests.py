@@ -13,6 +13,7 @@ from optllm_router.outcomes.columns import (
     read_columns,
     read_json_lines,
     read_text,
+    refuse_folder,
 )
 
 _OWN = ("task", "reference", "session_id", "tags")
@@ -34,6 +35,7 @@ def read_requests(path: str | Path) -> list[dict[str, Any]]:
             first lines that break a rule are listed.
     """
     path = Path(path)
+    refuse_folder(path, ".jsonl, .csv or .txt")
     suffix = path.suffix.lower()
     if suffix == ".txt":
         lines = (line.removesuffix("\r") for line in read_text(path).split("\n"))

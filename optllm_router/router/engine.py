@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from optllm_router.completion.base import Client
@@ -28,10 +27,11 @@ from optllm_router.dispatch.privacy import Privacy
 from optllm_router.dispatch.requests import AUTO, Request, item_arguments, read_request
 from optllm_router.dispatch.workers import BatchJob
 from optllm_router.errors import ConfigError, RouterError, UnpricedCandidateError
-from optllm_router.grading import Grader, Graders, graders_from_config
-from optllm_router.learning import RefitSettings, RetrainReport, load_current, refit, refit_in_child
+from optllm_router.grading import Graders, graders_from_config
+from optllm_router.learning import RetrainReport, load_current, load_version
 from optllm_router.records import Candidate
-from optllm_router.router.housekeeping import Housekeeper, RefitClock
+from optllm_router.router.housekeeping import Housekeeper
+from optllm_router.router.refitting import Refits
 from optllm_router.router.store_thread import StoreThread
 from optllm_router.store.background import BackgroundWriter
 from optllm_router.store.ids import new_id
@@ -89,11 +89,7 @@ class Engine:
         self.route_models = frozenset(config.route_models)
         self._prepare_aim(self.state)
         self.housekeeper = Housekeeper(self._keep_house)
-        self._clock = RefitClock(
-            every_outcomes=config.retrain.every_outcomes,
-            every_s=config.retrain.every_s,
-            min_labels=config.retrain.min_labels,
-        )
+        self._refits = Refits(self.store, config)
         self._warned_pins: set[str] = set()
         self._threads: dict[int, StoreThread] = {}
         self._jobs: dict[int, BatchJob] = {}
@@ -162,35 +158,6 @@ class Engine:
             on_done=advance,
         )
 
-    def grader_of(self, given: Grader | None) -> Callable[[Request], Grader | None]:
-        """Return what finds the grader of a request: the one given, else its task's."""
-        return lambda request: given or self.desk.graders.for_task(request.query.task)
-
-    def probe_requests(
-        self,
-        queries: Sequence[Any],
-        references: Sequence[Any] | None,
-        tasks: Sequence[str] | None,
-        common: Mapping[str, Any],
-    ) -> list[Request]:
-        """Read the queries of a probe. Raises: ConfigError."""
-        for name, values in (("references", references), ("tasks", tasks)):
-            if values is not None and len(values) != len(queries):
-                raise ConfigError(
-                    f"{len(values)} {name} for {len(queries)} queries: pass one per query"
-                )
-        read = []
-        for i, item in enumerate(queries):
-            own = {**common, **item_arguments(item)}
-            if references is not None:
-                own["reference"] = references[i]
-            if tasks is not None:
-                own["task"] = tasks[i]
-            if own.get("stream"):
-                raise ConfigError("`stream=True` in a probe: stream single calls, probe whole ones")
-            read.append(self.read_item(own, {}))
-        return read
-
     @contextmanager
     def working_off(self, job: BatchJob) -> Iterator[None]:
         """Have `close` stop a batch: it hands nothing more out, and what is left fails.
@@ -225,10 +192,9 @@ class Engine:
         Writes that cannot be waited for are left out; the report's reason counts them.
         """
         left = self.flush(FLUSH_S)
-        report = refit(self.store, self.state.candidates, self._refit_settings())
+        report = self._refits.now(self.state.candidates)
         if left:
             report = replace(report, reason=f"{report.reason}; {left} writes are still waiting")
-        self._clock.tried(self.store.n_graded())
         self.take_over()
         return report
 
@@ -262,9 +228,10 @@ class Engine:
 
     def take_over(self) -> None:
         """Serve with the published predictor from the next call on."""
-        if self.store.current_predictor() == _version(self.state):
+        version = self.store.current_predictor()
+        if version == _version(self.state):
             return
-        snapshot = load_current(self.store)
+        snapshot = load_version(self.store, version)
         if snapshot is None and self.state.snapshot is not None:
             return  # unreadable here, perhaps another version's: the one at hand still serves
         aims: dict[Policy, LiveAim] = {}
@@ -301,51 +268,20 @@ class Engine:
                 name,
             )
 
-    def _refit_settings(self) -> RefitSettings:
-        return RefitSettings(
-            n_bootstraps=self.config.predictor.n_bootstraps,
-            seed=self.config.predictor.seed,
-            min_labels=self.config.retrain.min_labels,
-        )
-
     def _keep_house(self) -> None:
         """Take over a newly published predictor; refit when it is due."""
-        if self.store.current_predictor() != _version(self.state):
-            self.take_over()
+        self.take_over()
         n_graded = self.store.n_graded()
         self._set_labels(n_graded)
-        if self.config.retrain.enabled and self._is_refit_due(n_graded):
-            self._clock.tried(n_graded)
-            self._refit_aside()
-
-    def _is_refit_due(self, n_graded: int) -> bool:
-        """Ask the clock, with the last fit of whichever process."""
-        fits = self.store.predictors(limit=1)
-        if self.state.snapshot is None or not fits:
-            return self._clock.is_due(n_graded, n_since_fit=None, fit_age_s=0.0)
-        fitted_at = fits[0].created_at
-        return self._clock.is_due(
-            n_graded,
-            n_since_fit=self.store.n_graded(since=fitted_at),
-            fit_age_s=(datetime.now(tz=UTC) - fitted_at).total_seconds(),
-        )
-
-    def _refit_aside(self) -> None:
-        settings, state = self._refit_settings(), self.state
-        if self.store.url.endswith(("://", ":memory:")):
-            report = refit(self.store, state.candidates, settings)
-        else:
-            report = refit_in_child(
-                self.store.url, state.candidates, settings, price_version=state.price_version
-            )
-        if self._closed:
-            return
-        self.writer.log_event("refit", report.reason, {"n_labels": report.n_labels})
-        self.take_over()
+        report = self._refits.when_due(self.state, n_graded)
+        if report is not None and not self._closed:
+            self.writer.log_event("refit", report.reason, {"n_labels": report.n_labels})
+            self.take_over()
 
     def _set_labels(self, n_labels: int) -> None:
         with self._swap:
-            self.state = replace(self.state, n_labels=n_labels)
+            if n_labels != self.state.n_labels:
+                self.state = replace(self.state, n_labels=n_labels)
 
 
 def _closed_error() -> RouterError:

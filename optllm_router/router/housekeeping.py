@@ -2,16 +2,14 @@
 
 One daemon thread, started with the first call and again after a fork. Every few seconds it looks
 whether another predictor has been published (by this process or another one that shares the
-store), and whether enough outcomes or time have passed for a refit, which runs in a child process.
+store), and whether a refit is due, which runs in a child process (see `refitting`).
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
-import time
 from collections.abc import Callable
 from weakref import WeakMethod
 
@@ -68,38 +66,3 @@ def _keep(work: WeakMethod[Callable[[], None]], stop: threading.Event, poll_s: f
         except Exception:
             logger.exception("background work failed; serving goes on with the old predictor")
         del act
-
-
-class RefitClock:
-    """When the next refit is due: after so many new outcomes or so much time, whichever first.
-
-    New is what came since the last fit, whichever process made it, and since the last try of this
-    one. Time alone needs at least one new outcome.
-    """
-
-    def __init__(self, *, every_outcomes: int, every_s: float, min_labels: int) -> None:
-        self._every_outcomes = every_outcomes
-        self._every_s = every_s
-        self._min_labels = min_labels
-        self._tried_at = -math.inf
-        self._n_tried = 0
-
-    def is_due(self, n_graded: int, *, n_since_fit: int | None, fit_age_s: float) -> bool:
-        """Return whether to refit now.
-
-        Args:
-            n_graded: decisions that are graded in all.
-            n_since_fit: those that were graded since the last fit; None where nothing is fitted.
-            fit_age_s: the age of that fit.
-        """
-        new = n_graded - self._n_tried
-        if n_since_fit is None:
-            return n_graded >= self._min_labels and new > 0
-        new = min(new, n_since_fit)
-        waited = min(fit_age_s, time.monotonic() - self._tried_at)
-        return new >= self._every_outcomes or (new > 0 and waited >= self._every_s)
-
-    def tried(self, n_graded: int) -> None:
-        """Note a refit, successful or not."""
-        self._n_tried = n_graded
-        self._tried_at = time.monotonic()

@@ -10,7 +10,9 @@ import numpy as np
 from optllm_router.core.estimates import Estimates
 from optllm_router.core.planning import honest_front
 from optllm_router.core.snapshot import Snapshot
-from optllm_router.dispatch.deciding import Decided, RouterState
+from optllm_router.dispatch.deciding import Decider, RouterState, decide_row
+from optllm_router.dispatch.policies import effective_policy
+from optllm_router.dispatch.requests import Request
 from optllm_router.records import NANO_PER_USD
 
 
@@ -72,8 +74,14 @@ class PublishedFront:
         return asdict(self)
 
 
-def explain(state: RouterState, estimates: Estimates, decided: Decided, query: Any) -> Explanation:
-    """Lay one decision open."""
+def explain(state: RouterState, decider: Decider, request: Request) -> Explanation:
+    """Say how a request would be routed, and what is known of every column.
+
+    Raises: NoCandidateError, BudgetExceededError, as the call itself would.
+    """
+    estimates, _ = decider.estimates(state, [request], spread=True)
+    policy, cap = effective_policy(state.policy, request.policy)
+    decided = decide_row(state, estimates, policy, cap=cap)
     columns = tuple(
         _explained(state, estimates, j, decided.chosen) for j in range(len(state.candidates))
     )
@@ -82,8 +90,8 @@ def explain(state: RouterState, estimates: Estimates, decided: Decided, query: A
         policy=decided.policy,
         reason=decided.reason,
         dual_price=decided.dual_price,
-        task=query.task,
-        n_prompt_tokens=query.n_prompt_tokens,
+        task=request.query.task,
+        n_prompt_tokens=request.query.n_prompt_tokens,
         columns=columns,
     )
 

@@ -7,8 +7,6 @@ async methods differ in nothing but the shell that acts a call's conversation ou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -19,24 +17,23 @@ from optllm_router.core.planning import Plan
 from optllm_router.core.policy import Policy
 from optllm_router.dispatch.calls import Task
 from optllm_router.dispatch.effects import arun, run
-from optllm_router.dispatch.importing import import_table
 from optllm_router.dispatch.prepare import plan_requests
-from optllm_router.dispatch.probing import ProbeReport, ProbeTally, probe_tasks
+from optllm_router.dispatch.probing import ProbeReport
 from optllm_router.dispatch.requests import AUTO, checked_concurrency, checked_requests
-from optllm_router.dispatch.workers import BatchJob, arun_batch, run_batch
-from optllm_router.errors import ConfigError, NotTrainedError
-from optllm_router.grading import Grader, as_grader, check_score
+from optllm_router.dispatch.workers import arun_batch, run_batch
+from optllm_router.errors import NotTrainedError
+from optllm_router.grading import Grader
 from optllm_router.history import History
 from optllm_router.learning import RetrainReport
 from optllm_router.outcomes import ImportReport
-from optllm_router.records import Candidate, Outcome
+from optllm_router.records import Candidate
 from optllm_router.router import reports
 from optllm_router.router.engine import FLUSH_S, Engine
+from optllm_router.router.feedback import FEEDBACK, feedback_outcome, reference_of
+from optllm_router.router.importing import import_table
+from optllm_router.router.probes import read_probe, run_probe
 from optllm_router.router.progress import progress_bar
 from optllm_router.router.signatures import ACOMPLETION, BATCH_COMPLETION, COMPLETION, by_name
-from optllm_router.store.ids import new_id
-
-FEEDBACK = "feedback"
 
 
 class Router:
@@ -195,11 +192,8 @@ class Router:
 
         Raises: ValueError for a score outside [0, 1], UnknownDecisionError.
         """
-        outcome = Outcome(
-            decision_id=self._engine.store.find(_reference(reference)),
-            score=check_score(score),
-            source=source,
-            created_at=datetime.now(tz=UTC),
+        outcome = feedback_outcome(
+            self._engine.store, reference_of(reference), score, source=source
         )
         changed = self._engine.store.add_outcomes([outcome]) > 0
         if self._engine.state.snapshot is None:  # only "not fitted: n/50 labels" needs the count
@@ -232,31 +226,11 @@ class Router:
 
         Raises: ConfigError before anything is spent, also where no grader would grade anything.
         """
-        requests = self._engine.probe_requests(checked_requests(queries), references, tasks, kwargs)
-        grader_of = self._engine.grader_of(None if grader is None else as_grader(grader))
-        if requests and not any(grader_of(request) for request in requests):
-            raise ConfigError(
-                "no grader grades these queries, so that a probe would spend money and learn "
-                "nothing: pass `grader=`, or configure [graders.default] or one for their task"
-            )
-        tally = ProbeTally()
-        work = probe_tasks(
-            self._engine.state,
-            requests,
-            tally,
-            grader_of=grader_of,
-            batch_id=new_id(),
+        asked = read_probe(self._engine, queries, references=references, tasks=tasks, common=kwargs)
+        concurrency = checked_concurrency(concurrency)
+        return run_probe(
+            self._engine, asked, grader=grader, concurrency=concurrency, progress=progress
         )
-        with progress_bar(len(work), "probes", show=progress) as advance:
-            job = BatchJob.of_tasks(self._engine.state, work, advance)
-            with self._engine.working_off(job):
-                results = run_batch(self._engine.desk, job, checked_concurrency(concurrency))
-        answered = [r for r, task in zip(results, work, strict=True) if task.grader is not None]
-        n_gradings = sum(not isinstance(answer, BaseException) for answer in answered)
-        all_ended = tally.wait(n_gradings, lambda: self._engine.writer.n_graded)
-        self._engine.flush(FLUSH_S if all_ended else 0.0)
-        n_skipped = len(requests) * len(self._engine.state.candidates) - len(work)
-        return tally.report(len(requests), n_skipped, results)
 
     def import_outcomes(self, path: str | Path) -> ImportReport:
         """Take the user's own labels (query, model, score, ...) into the log, all or nothing read.
@@ -294,15 +268,7 @@ class Router:
         if text is not None:
             messages = [{"role": "user", "content": text}]
         request = self._engine.read(kwargs.pop("model", AUTO), messages, kwargs)
-        request = replace(request, routed=True)
-        state = (
-            self._engine.state
-            if self._engine.state.mode == "route"
-            else replace(self._engine.state, mode="route")
-        )
-        estimates, _ = self._engine.desk.decider.estimates(state, [request], spread=True)
-        decided = self._engine.desk.decider.decide(state, request)
-        return reports.explain(state, estimates, decided, request.query)
+        return reports.explain(self._engine.state, self._engine.desk.decider, request)
 
     @cached_property
     def history(self) -> History:
@@ -350,14 +316,3 @@ class Router:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _reference(reference: Any) -> str:
-    """The decision id of a response, or the id itself."""
-    if isinstance(reference, str):
-        return reference
-    hidden = getattr(reference, "_hidden_params", None)
-    facts = hidden.get("optllm") if isinstance(hidden, dict) else None
-    if isinstance(facts, dict):
-        return str(facts["decision_id"])
-    return str(getattr(reference, "id", reference))

@@ -253,6 +253,13 @@ def test_explain_reads_a_long_question_from_standard_input(learned):
     assert json.loads(result.stdout)["n_prompt_tokens"] > 40_000
 
 
+def test_the_budget_of_a_question_is_described_as_one(optllm):
+    assert "Spend no more than this on the question." in optllm("explain", "--help").stdout
+    for command in ("run", "plan"):
+        shown = optllm(command, "--help").stdout
+        assert "Spend no more than this on the whole file." in shown
+
+
 def test_explain_shows_a_table(optllm, learned):
     result = optllm("explain", "sum: 1 + 7", "--policy", "cheapest")
 

@@ -38,6 +38,13 @@ def test_a_dry_run_judges_and_writes_nothing(as_json, fresh):
     assert not (fresh / "log.db").exists()
 
 
+def test_importing_a_folder_ends_with_2(optllm, fresh):
+    assert (
+        "error: '.' is a folder, not a file: name a file in it that ends in .parquet, .csv or "
+        ".jsonl\n"
+    ) == optllm("import", ".", code=2).stderr
+
+
 @pytest.mark.parametrize("extra", [[], ["--dry-run"]])
 def test_a_table_with_mistakes_is_refused_whole(optllm, as_json, fresh, extra):
     (fresh / "table.csv").write_text(TABLE + "three,weak,7,0.1\n")

@@ -86,6 +86,31 @@ def test_a_history_since_a_moment_leaves_out_what_was_before(as_json, learned):
     assert 2 == len(as_json("history", "--since", "1d")["rows"])
 
 
+def test_a_history_of_imports_only_says_so_plainly(optllm, as_json, fresh):
+    rows = '{"query": "%d", "model": "good", "score": 1, "cost_usd": 0.1}\n'
+    (fresh / "own.jsonl").write_text("".join(rows % i for i in range(3)))
+    as_json("import", "own.jsonl")
+
+    plain, later = optllm("history"), optllm("history", "--since", "2999-01-01")
+
+    told = "no calls yet, only 3 imported rows, which cost us nothing: `--imports` counts them\n"
+    assert ("", told) == (plain.stdout, plain.stderr)
+    assert later.stderr.startswith("nothing is logged since 2999-01-01 00:00:00")
+    assert [] == as_json("history")["rows"]
+    (imported,) = as_json("history", "--imports")["rows"]
+    assert 3 == imported["n_decisions"]
+    assert 3 == optllm("history", "--limit", 5).stdout.count(" import ")
+
+
+def test_a_history_of_nothing_says_so(optllm, tmp_path):
+    log = ("--db", tmp_path / "new.db")
+    optllm("db", "upgrade", *log)
+
+    result = optllm("history", *log)
+
+    assert ("", "nothing is logged yet\n") == (result.stdout, result.stderr)
+
+
 def test_an_unknown_decision_ends_with_1(optllm, learned):
     assert "'nobody'" in optllm("history", "--decision", "nobody", code=1).stderr
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from optllm_router import Router
-from optllm_router.router import housekeeping
-from optllm_router.router.housekeeping import Housekeeper, RefitClock
+from optllm_router.router import refitting
+from optllm_router.router.housekeeping import Housekeeper
+from optllm_router.router.refitting import RefitClock
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +80,20 @@ def test_a_predictor_that_another_process_published_is_taken_over(
     )
 
     until(lambda: version(serving) == done.stdout.strip())
+
+
+def test_looking_around_asks_once_which_predictor_is_published(make_router, train, monkeypatch):
+    serving, learning = make_router(), make_router()
+    store, asked = serving._engine.store, []
+    find = store.current_predictor
+    monkeypatch.setattr(store, "current_predictor", lambda: asked.append(1) or find())
+
+    serving._engine._keep_house()
+    train(learning)
+    serving._engine._keep_house()
+
+    assert 2 == len(asked)
+    assert version(learning) == version(serving)
 
 
 def test_a_refit_runs_in_a_child_process_when_enough_outcomes_came(
@@ -150,7 +165,7 @@ def test_a_damaged_predictor_is_left_aside(make_router, train, tmp_path, caplog,
 
 def test_the_clock_counts_outcomes_and_time(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(housekeeping.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(refitting.time, "monotonic", lambda: now[0])
     clock = RefitClock(every_outcomes=10, every_s=60, min_labels=50)
 
     assert [False, True] == [clock.is_due(n, n_since_fit=None, fit_age_s=0) for n in (49, 50)]
@@ -165,14 +180,14 @@ def test_the_clock_counts_outcomes_and_time(monkeypatch):
     assert not clock.is_due(51, n_since_fit=1, fit_age_s=59)
 
 
-def test_a_restart_does_not_refit_what_is_fitted_already(make_router, train, quickly, ask):
+def test_a_restart_does_not_refit_what_is_fitted_already(make_router, train):
     router = make_router(retrain={"enabled": False})
     train(router)
     router.close()
     again = make_router(retrain={"every_outcomes": 20})
-    again.complete(messages=ask())
 
-    time.sleep(0.5)
+    for _ in range(3):
+        again._engine._keep_house()
 
     assert 1 == len(again._engine.store.predictors())
 

@@ -4,7 +4,9 @@ import asyncio
 import signal
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from optllm_router import (
@@ -227,7 +229,7 @@ def test_pins_in_a_capped_batch_spend_of_its_budget(trained, client, shell, ask)
 def test_a_fault_while_planning_falls_back_to_the_default_item_by_item(trained, shell, caplog):
     router = trained()
     snapshot = router._engine.state.snapshot
-    snapshot.predictor._weights = snapshot.predictor._weights[:3]
+    snapshot.predictor._mean = replace(snapshot.predictor._mean, of_rest=np.zeros((3, 2)))
 
     results = run(router, shell, ["a", "b"])
 
@@ -238,23 +240,22 @@ def test_a_fault_while_planning_falls_back_to_the_default_item_by_item(trained, 
 
 def test_concurrency_is_kept_and_checked(make_router, client):
     running, most = [], []
-    lock = threading.Lock()
+    lock, all_three = threading.Lock(), threading.Barrier(3)
 
-    def line(_arguments) -> Line:
-        with lock:
-            running.append(1)
-            most.append(len(running))
-        time.sleep(0.01)
-        with lock:
-            running.pop()
-        return Line()
-
-    class Unlocked(ScriptedClient):
+    class Counting(ScriptedClient):
         def complete(self, candidate, arguments):
-            line(arguments)
+            with lock:
+                running.append(1)
+                most.append(len(running))
+                is_early = len(most) <= 3
+            if is_early:
+                all_three.wait(20)
+            time.sleep(0.01)  # a fourth one at the same time would show
+            with lock:
+                running.pop()
             return super().complete(candidate, arguments)
 
-    router = make_router(["m"], default="m", client=Unlocked({"m": Line()}, prices={"m": (1, 1)}))
+    router = make_router(["m"], default="m", client=Counting({"m": Line()}, prices={"m": (1, 1)}))
 
     router.complete_batch(["q"] * 20, concurrency=3)
 
@@ -286,20 +287,31 @@ def test_a_client_that_gives_up_costs_a_batch_no_other_answer(make_router, clien
     assert ["ok", "ok"] == [results[i].choices[0].message.content for i in (0, 2)]
 
 
-def test_an_interrupt_hands_out_nothing_more_and_loses_no_row(make_router, client, logged):
-    started = threading.Event()
+class Holding(ScriptedClient):
+    """Keeps its calls until they may go."""
 
-    def line(_arguments) -> Line:
-        started.set()
-        return Line(latency_s=0.3)
+    def __init__(self) -> None:
+        super().__init__({"m": Line()}, prices={"m": (1, 1)})
+        self.arrived, self.may_go = threading.Semaphore(0), threading.Event()
 
-    client._scripts = dict.fromkeys(client._scripts, line)
-    router = make_router()
+    def complete(self, candidate, arguments):
+        self.arrived.release()
+        assert self.may_go.wait(30)
+        return super().complete(candidate, arguments)
+
+
+def test_an_interrupt_hands_out_nothing_more_and_loses_no_row(make_router, logged):
+    client = Holding()
+    router = make_router(["m"], default="m", client=client)
 
     def interrupt() -> None:
-        started.wait(5)
-        time.sleep(0.1)
+        assert all(client.arrived.acquire(timeout=20) for _ in range(4))
+        (job,) = router._engine._jobs.values()
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        deadline = time.monotonic() + 20
+        while not job._stopped and time.monotonic() < deadline:
+            time.sleep(0.001)
+        client.may_go.set()
 
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -313,13 +325,12 @@ def test_an_interrupt_hands_out_nothing_more_and_loses_no_row(make_router, clien
 
 
 async def test_a_cancelled_batch_loses_no_row(make_router, client, logged):
-    client._scripts = dict.fromkeys(client._scripts, lambda _: Line(latency_s=0.3))
+    client._scripts = dict.fromkeys(client._scripts, lambda _: Line(latency_s=30))
     router = make_router()
 
     batch = asyncio.create_task(router.acomplete_batch([f"q{i}" for i in range(50)], concurrency=4))
     while len(client.calls) < 4:
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)
     batch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await batch

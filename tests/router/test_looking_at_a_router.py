@@ -5,7 +5,17 @@ import threading
 
 import pytest
 
-from optllm_router import Cheapest, ConfigError, Knee, MostAccurate, Router, UnpricedCandidateError
+from optllm_router import (
+    Budget,
+    BudgetExceededError,
+    Cheapest,
+    ConfigError,
+    Knee,
+    MostAccurate,
+    Router,
+    TargetAccuracy,
+    UnpricedCandidateError,
+)
 from optllm_router.testing.scripted import Line, ScriptedClient
 
 
@@ -35,6 +45,33 @@ def test_explain_says_what_would_happen_to_messages_before_a_fit(make_router, cl
     assert [None] * 3 == [column.prob for column in explained.columns]
     assert all(column.worst_cost_usd > 0 for column in explained.columns)
     assert [] == client.calls
+
+
+def test_explain_tells_what_a_call_does_from_one_estimate(trained, only, ask, monkeypatch):
+    router = trained(policy=TargetAccuracy(0.8))
+    predictor = router._engine.state.snapshot.predictor
+    asked = []
+    predict = type(predictor).predict_features
+    monkeypatch.setattr(
+        type(predictor),
+        "predict_features",
+        lambda *args, **kwargs: asked.append(1) or predict(*args, **kwargs),
+    )
+
+    explained = router.explain("hard question", tags=["a"])
+
+    assert 1 == len(asked)
+    router.complete(messages=ask("hard question"))
+    decision, _ = only(router)
+    (chosen,) = (column for column in explained.columns if column.status == "chosen")
+    assert (decision.chosen, decision.reason) == (explained.chosen, explained.reason)
+    assert (decision.policy, decision.dual_price) == (explained.policy, explained.dual_price)
+    assert decision.expected_accuracy == pytest.approx(chosen.prob)
+
+
+def test_explain_refuses_what_a_call_would_refuse(trained):
+    with pytest.raises(BudgetExceededError):
+        trained().explain("easy question", policy=Budget(usd=1e-6))
 
 
 def test_explain_in_shadow_mode_shows_the_routed_choice(trained):

@@ -209,12 +209,14 @@ async def test_a_cancelled_reader_settles_its_stream(serve, ask):
     router, _ = serve(SLOW)
     stream = await router.acomplete(messages=ask("count"), stream=True)
 
+    is_reading = asyncio.Event()
+
     async def read():
         async for _ in stream:
-            pass
+            is_reading.set()
 
     reader = asyncio.create_task(read())
-    await asyncio.sleep(0.1)
+    await is_reading.wait()
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader

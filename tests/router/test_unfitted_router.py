@@ -2,7 +2,7 @@
 
 import pytest
 
-from optllm_router import Budget, BudgetExceededError, NotTrainedError
+from optllm_router import Budget, BudgetExceededError, InfeasiblePolicyError, NotTrainedError
 
 
 def reason(response):
@@ -70,6 +70,23 @@ def test_nothing_fits_and_nothing_is_spent(make_router, client, ask):
     assert (0.004, 0.004) == (caught.value.limit_usd, caught.value.left_usd)
     assert "0.004164 USD, the worst case of the cheapest candidate" in str(caught.value)
     assert [] == client.calls
+
+
+def test_a_tiny_budget_is_told_in_all_its_digits(make_router, ask):
+    with pytest.raises(BudgetExceededError) as caught:
+        make_router().complete(messages=ask(), policy=Budget(usd=2e-9))
+
+    assert str(caught.value).startswith(
+        "the call budget of 0.000000002 USD has 0.000000002 USD left, less than 0.004164 USD, the "
+    )
+
+
+def test_a_tiny_budget_per_call_is_told_in_all_its_digits(trained):
+    with pytest.raises(InfeasiblePolicyError) as caught:
+        trained().plan(["easy question"], policy=Budget(usd=1.5e-8, per="call"))
+
+    assert str(caught.value).startswith("a budget of 0.000000015 USD per call is below the worst ")
+    assert caught.value.nearest == pytest.approx(0.0042, abs=1e-4)
 
 
 def test_after_a_probe_and_a_retrain_it_routes(trained, client, ask):
