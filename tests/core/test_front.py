@@ -147,6 +147,27 @@ def test_equally_steep_upgrades_go_by_query_and_each_is_a_point():
     assert [front.price(k) for k in range(4)] == [0.5, 0.5, 0.5, 0.0]
 
 
+def test_upgrades_whose_slopes_differ_in_the_last_bits_are_told_apart():
+    order = np.random.default_rng(5).permutation(3000)
+    prob = np.stack([np.zeros(3000), 0.5 + order // 2 * 2.0**-50], axis=1)
+    front = pareto_front(prob, np.tile([0.0, 1.0], (3000, 1)))
+
+    expected = np.argsort(-prob[:, 1], kind="stable").tolist()
+
+    assert front.n_points == 3001
+    for k in (1, 2, 3, 1500, 2999):
+        assert sorted(expected[:k]) == np.flatnonzero(front.choice(k)).tolist()
+
+
+def test_costs_that_differ_in_the_last_bit_are_sorted():
+    rng = np.random.default_rng(6)
+    for _ in range(40):
+        steps = rng.permutation(12)
+        front = pareto_front([0.5 + steps / 64], [1 + steps * 2.0**-52])
+
+        assert [int(front.choice(k)[0]) for k in range(12)] == steps.argsort().tolist()
+
+
 def test_collinear_columns_of_one_query_are_all_points():
     front = pareto_front([[0.0, 1.0, 0.5, 0.25]], [[0, 4, 2, 1]])
 
@@ -353,6 +374,15 @@ def test_prices_fall_along_the_front_and_find_their_points():
         assert value.argmax(axis=1).tolist() == front.choice(k).tolist()
     assert front.at_price(math.inf) == 0
     assert front.at_price(0.0) == front.n_points - 1
+
+
+def test_prices_fall_where_rounding_bends_straight_hulls():
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        front = pareto_front(rng.random((100, 8)).round(1), rng.random((100, 8)).round(1))
+        prices = [front.price(k) for k in range(front.n_points)]
+
+        assert (np.diff(prices) <= 0).all()
 
 
 def test_the_knee_lies_farthest_from_the_line_between_the_ends():

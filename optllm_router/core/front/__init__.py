@@ -6,7 +6,7 @@ take each query's upper-left convex hull in the plane of cost and probability, a
 segments by slope, the steepest first. The rooms, in the order in which data passes through them:
 
     checks    the arrays at the edge, once
-    hulls     each query's hull, as steps from one column to the next dearer one
+    hulls     each query's hull, as vertices from its cheapest column on
     chain     all steps merged by slope, and the cost and accuracy after each
     fill      what the money left at a point still buys, one query at a time
     pareto    the face: `pareto_front` and the `ParetoFront` that it returns

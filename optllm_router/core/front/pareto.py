@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from optllm_router.core.front.cells import Cells, checked
 from optllm_router.core.front.chain import Chain, merged
 from optllm_router.core.front.fill import best_within, fill_up
-from optllm_router.core.front.hulls import hull_steps
+from optllm_router.core.front.hulls import hull_vertices
 from optllm_router.errors import InfeasiblePolicyError
 from optllm_router.records import Bools, Floats, Ints
 
@@ -33,8 +33,8 @@ def pareto_front(
 
     All queries start on their cheapest column and are upgraded along their convex hulls, the
     steepest upgrade of all queries first (Sinha & Zoltners 1979). Ties: the cheaper column wins,
-    then the lower index; equally steep upgrades go by query. Time O(n m h + K log K) with h hull
-    vertices per query and K upgrades; the points hold upgrades, not allocations.
+    then the lower index; equally steep upgrades go by query. Time O(n m**2 + K log K) with K
+    upgrades; the points hold upgrades, not allocations.
 
     Args:
         prob: expected success probabilities in [0, 1], (n_queries, n_columns).
@@ -51,7 +51,7 @@ def pareto_front(
         NoCandidateError: A row without any allowed column.
     """
     cells = checked(prob, cost_usd, allowed)
-    return ParetoFront(_cells=cells, _chain=merged(cells, hull_steps(cells)))
+    return ParetoFront(_cells=cells, _chain=merged(cells, hull_vertices(cells)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -99,12 +99,22 @@ class ParetoFront:
 
     def choice(self, k: int) -> Ints:
         """Return the column of each query at point `k`, (n_queries,); a new array each time."""
-        n_taken = int(self._chain.taken[self._point(k)])
-        steps = self._chain.steps
-        choice = self._chain.start.astype(np.int64)
+        cells = self._chain.cells_at(self._point(k))
+        query = cells // self.n_columns
+        choice = np.empty(self.n_queries, np.int64)
         # Of a query that occurs several times the last assignment stays: its latest upgrade.
-        choice[steps.query[:n_taken]] = steps.target[:n_taken]
+        choice[query] = cells - query * self.n_columns
         return choice
+
+    def totals_of(self, values: Floats) -> Floats:
+        """Return the sum over all queries of any value at their columns, per point, (n_points,).
+
+        For example realised costs or scores; the sums are plain running ones.
+
+        Args:
+            values: finite, (n_queries, n_columns).
+        """
+        return self._chain.totals_of(values.reshape(-1))
 
     def at_budget(self, usd: float) -> int:
         """Return the last point that costs at most `usd`; exactly `k` for `cost_usd[k]`.
@@ -178,12 +188,9 @@ class ParetoFront:
         point = self._point(k)
         if point == self.n_points - 1:
             return 0.0
-        steps, number = self._chain.steps, int(self._chain.taken[point])
-        query, old, new = steps.query[number], steps.source[number], steps.target[number]
-        gain = float(self._cells.prob[query, new]) - float(self._cells.prob[query, old])
-        return gain / (
-            float(self._cells.cost_usd[query, new]) - float(self._cells.cost_usd[query, old])
-        )
+        old, new = self._chain.step_from(point)
+        prob, cost = self._cells.prob.reshape(-1), self._cells.cost_usd.reshape(-1)
+        return (float(prob[new]) - float(prob[old])) / (float(cost[new]) - float(cost[old]))
 
     def fill(self, usd: float) -> Ints:
         """Return the column of each query, (n_queries,), that spends a budget as far as it goes.
