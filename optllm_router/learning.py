@@ -25,7 +25,7 @@ import numpy as np
 from optllm_router.core.features import SparseText, hash_text, shapes_of, unpack
 from optllm_router.core.fitting import fit_snapshot
 from optllm_router.core.snapshot import Snapshot, TrainingSet
-from optllm_router.records import NANO_PER_USD, Candidate, Floats, TrainingRow
+from optllm_router.records import NANO_PER_USD, Candidate, Floats, PredictorKind, TrainingRow
 from optllm_router.store.base import Store
 
 logger = logging.getLogger("optllm_router")
@@ -42,6 +42,7 @@ CHILD_TIMEOUT_S = 900.0
 class RefitSettings:
     """How to fit: the first publication needs `min_labels` graded answers."""
 
+    kind: PredictorKind = "ridge"
     n_bootstraps: int = 50
     seed: int = 0
     min_labels: int = 50
@@ -80,12 +81,14 @@ def refit(store: Store, candidates: Sequence[Candidate], settings: RefitSettings
         training,
         candidates,
         version=new_version(),
+        kind=settings.kind,
         n_bootstraps=settings.n_bootstraps,
         seed=settings.seed,
     )
     worse = _worse_than(current, snapshot, training, rows)
     metrics = {
         **snapshot.metrics,
+        "kind": snapshot.kind,
         "columns": list(columns),
         "n_labels_per_column": snapshot.predictor.n_labels_.tolist(),
         "fitted_until": max(row.scored_at for row in rows if row.scored_at).isoformat(),

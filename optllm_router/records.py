@@ -24,6 +24,8 @@ NANO_PER_USD = 1_000_000_000
 
 Kind = Literal["route", "pin", "shadow", "probe", "import"]
 AttemptStatus = Literal["open", "ok", "error", "abandoned", "refused"]
+PredictorKind = Literal["ridge", "forest"]
+SearchKind = Literal["exact", "destroy_repair"]
 Prompts = Literal["none", "hash", "features", "full"]
 
 

@@ -135,7 +135,7 @@ def test_a_full_file_is_read_key_by_key(write):
         "every_s": 90.0,
         "min_labels": 20,
     }
-    assert config.predictor.model_dump() == {"n_bootstraps": 10, "seed": 7}
+    assert config.predictor.model_dump() == {"kind": "ridge", "n_bootstraps": 10, "seed": 7}
     assert config.graders == {
         "default": GraderSettings(kind="exact", casefold=True),
         "triage": GraderSettings(kind="regex", pattern=r"answer: (\w+)", group=1),
@@ -183,7 +183,8 @@ def test_defaults_are_the_documented_ones():
             "every_s": 86400.0,
             "min_labels": 50,
         },
-        "predictor": {"n_bootstraps": 50, "seed": 0},
+        "search": "exact",
+        "predictor": {"kind": "ridge", "n_bootstraps": 50, "seed": 0},
         "graders": {},
         "feature_key": b"",
     }
@@ -264,6 +265,38 @@ def test_an_argument_sets_single_keys_of_retrain_and_predictor(write):
 
     assert (config.retrain.every_s, config.retrain.min_labels) == (7200.0, 20)
     assert (config.predictor.seed, config.predictor.n_bootstraps) == (1, 10)
+
+
+def test_a_kind_alone_may_stand_for_the_predictors_table(write):
+    path = write('default = "a"\npredictor = "forest"\nsearch = "destroy_repair"\n' + TWO)
+    config = load_config(path)
+    argued = make_config(candidates="a", predictor="forest", search="destroy_repair")
+
+    for each in (config, argued):
+        assert each.predictor.model_dump() == {"kind": "forest", "n_bootstraps": 50, "seed": 0}
+        assert each.search == "destroy_repair"
+
+
+def test_the_predictors_kind_and_its_other_keys_may_come_from_two_sources(write):
+    named = load_config(write(FULL), predictor="forest").predictor
+    counted = load_config(
+        write('default = "a"\npredictor = "forest"\n' + TWO), predictor={"seed": 3}
+    ).predictor
+
+    assert (named.kind, named.n_bootstraps, named.seed) == ("forest", 10, 7)
+    assert (counted.kind, counted.n_bootstraps, counted.seed) == ("forest", 50, 3)
+
+
+def test_an_unknown_predictor_or_search_is_refused_where_it_stands(write):
+    text = 'default = "a"\npredictor = "trees"\nsearch = "genetic"\n' + TWO
+    with pytest.raises(ConfigError) as argued:
+        load_config(write(FULL), predictor="trees")
+
+    assert mistakes(write(text)) == [
+        "optllm.toml:2: `predictor.kind` = 'trees': input should be 'ridge' or 'forest'",
+        "optllm.toml:3: `search` = 'genetic': input should be 'exact' or 'destroy_repair'",
+    ]
+    assert str(argued.value).startswith("argument `predictor`: `predictor.kind` = 'trees'")
 
 
 def test_a_policy_argument_replaces_the_files_policy(write):
@@ -372,8 +405,8 @@ def test_an_unknown_key_names_the_nearest_one_and_its_line(write):
     assert mistakes(path) == [
         (
             "optllm.toml:2: unknown key `rout_models`, did you mean `route_models`? (valid here: "
-            "candidates, default, store, policy, route_models, mode, prompts, durability, budgets, "
-            "retrain, predictor, graders)"
+            "candidates, default, store, policy, route_models, mode, search, prompts, "
+            "durability, budgets, retrain, predictor, graders)"
         )
     ]
 

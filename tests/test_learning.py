@@ -360,6 +360,16 @@ def test_a_child_fits_the_same_bits_as_its_parent(store, url):
     assert child.traffic_cost_usd.tobytes() == parent.traffic_cost_usd.tobytes()
 
 
+def test_a_child_fits_the_kind_that_is_set(store, url):
+    log(store, noisy_answers(30))
+    prices = store.price_version({c.name: c.price for c in CANDIDATES})
+    settings = RefitSettings(kind="forest", n_bootstraps=2, min_labels=20)
+    report = refit_in_child(url, CANDIDATES, settings, price_version=prices)
+
+    assert (True, "forest") == (report.published, report.metrics["kind"])
+    assert "forest" == load_current(store).kind
+
+
 def test_a_failing_child_says_why(store, url):
     with pytest.raises(RuntimeError) as error:
         refit_in_child(url, CANDIDATES, SETTINGS, price_version="no such list")

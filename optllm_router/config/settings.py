@@ -38,7 +38,7 @@ from optllm_router.config.values import (
     UnsupportedBudget,
 )
 from optllm_router.core.policy import SUPPORTED_PER, Policy
-from optllm_router.records import Prompts
+from optllm_router.records import PredictorKind, Prompts, SearchKind
 
 PolicyKind = Literal[
     "budget",
@@ -135,10 +135,16 @@ class RetrainSettings(Settings):
 
 
 class PredictorSettings(Settings):
-    """How the success predictor is fitted."""
+    """What predicts success, and how it is fitted; the kind alone may stand for the table."""
 
+    kind: PredictorKind = "ridge"
     n_bootstraps: Annotated[int, Strict(), Field(ge=2)] = 50  # a spread needs two members
     seed: Annotated[int, Strict(), Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_a_kind(cls, data: object) -> object:
+        return {"kind": data} if isinstance(data, str) else data
 
 
 class CandidateSettings(Settings):
@@ -252,6 +258,7 @@ class Config(Settings):
     policy: Annotated[Any, BeforeValidator(_policy)] = PolicySettings()
     route_models: Texts = ()
     mode: Literal["route", "shadow"] = "route"
+    search: SearchKind = "exact"
     prompts: Prompts = "features"
     durability: Literal["normal", "full"] = "normal"
     budgets: tuple[UnsupportedBudget, ...] = ()

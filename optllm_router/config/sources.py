@@ -45,7 +45,7 @@ class Sources:
         """Return all settings, the strongest source of each."""
         merged = {**self.document, **self.environment, **self.arguments}
         for key in _MERGED:
-            below, above = self.document.get(key), self.arguments.get(key)
+            below, above = _table(self.document.get(key)), _table(self.arguments.get(key))
             if isinstance(below, Mapping) and isinstance(above, Mapping):
                 merged[key] = {**below, **above}
         if isinstance(merged.get("candidates"), str):
@@ -72,10 +72,15 @@ class Sources:
         key = str(path[0])
         if self.file is None and key not in self.environment:
             return True
-        given = self.arguments.get(key)
+        given = _table(self.arguments.get(key))
         if key in _MERGED and isinstance(given, Mapping) and len(path) > 1:
             return path[1] in given
         return given is not None
+
+
+def _table(value: object) -> object:
+    """A table, also where a text, its `kind`, stands for it; anything else as it is."""
+    return {"kind": value} if isinstance(value, str) else value
 
 
 def read_environment() -> dict[str, Any]:

@@ -8,24 +8,32 @@ import numpy as np
 
 from optllm_router.core.amounts import AmountForecast, filled_output
 from optllm_router.core.cost import Rates
-from optllm_router.core.snapshot import MAX_TRAFFIC, Snapshot, TrainingSet, fit_optimism
-from optllm_router.core.success import SuccessPredictor
-from optllm_router.records import Candidate, Floats
+from optllm_router.core.snapshot import (
+    MAX_TRAFFIC,
+    PREDICTORS,
+    Snapshot,
+    TrainingSet,
+    fit_optimism,
+)
+from optllm_router.records import Candidate, Floats, PredictorKind
 
 
-def fit_snapshot(
+def fit_snapshot(  # noqa: PLR0913  # what a fit depends on, by keyword
     training: TrainingSet,
     candidates: Sequence[Candidate],
     *,
     version: str,
+    kind: PredictorKind = "ridge",
     n_bootstraps: int = 50,
     seed: int = 0,
 ) -> Snapshot:
     """Fit everything that one publication holds; `candidates` are the columns, in their order.
 
+    `kind` is "ridge" (`success`) or "forest" (OptLLM's, `forest`).
+
     Raises: ValueError when no score is observed.
     """
-    predictor = SuccessPredictor(n_bootstraps, seed).fit_features(
+    predictor = PREDICTORS[kind](n_bootstraps, seed).fit_features(
         training.texts,
         training.scores,
         tasks=training.tasks,

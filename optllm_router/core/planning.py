@@ -3,6 +3,9 @@
 Everything here is pure: the same snapshot, queries, candidates and policy give the same plan, bit
 for bit. A batch is planned on its own front; a single live query is decided by the dual price that
 the policy has on the front of recent traffic, which is the same choice seen from one query.
+
+With `search="destroy_repair"` a batch's allocation is one that OptLLM's search finds (arXiv
+2405.15130); the front stays the exact one, and a single live query is decided by its price as ever.
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ import numpy as np
 from optllm_router.core import policy as policies
 from optllm_router.core.estimates import Estimates
 from optllm_router.core.front import ParetoFront, pareto_front
-from optllm_router.core.policy import Budget, Policy
+from optllm_router.core.policy import Budget, Policy, Searched
 from optllm_router.core.snapshot import Optimism, Snapshot
 from optllm_router.errors import NoCandidateError
-from optllm_router.records import Bools, Floats, Ints
+from optllm_router.records import Bools, Floats, Ints, SearchKind
 
 N_HONEST_POINTS = 65
+ROBUST_ALPHA = 0.5  # of `prob + alpha * std`, by which OptLLM's search destroys: its default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +31,8 @@ class Plan:
     """One allocation of a batch and the front that it was picked from.
 
     `choice` is (n_queries,) indices into `columns`; `point` the front's point it comes from (a
-    batch budget fills up from there), None when it is none of them (`Fixed`, a budget per call).
+    batch budget fills up from there, what a search found costs no less), None when it is none of
+    them (`Fixed`, a budget per call).
     `honest_accuracy` is (n_points,): the front's accuracy less the optimism that was measured.
     `dual_price` is the slope where the allocation stands, in successes per USD; 0 at no point.
     """
@@ -64,24 +69,36 @@ class LiveAim:
     remark: str | None
 
 
-def plan_batch(estimates: Estimates, policy: Policy, optimism: Optimism | None = None) -> Plan:
+def plan_batch(
+    estimates: Estimates,
+    policy: Policy,
+    optimism: Optimism | None = None,
+    *,
+    search: SearchKind = "exact",
+) -> Plan:
     """Plan a batch.
+
+    With `search="destroy_repair"`, which reads the estimates' `std` where it is known, the
+    allocation is what OptLLM's search finds.
 
     Raises:
         NoCandidateError: a query that no column may serve; says why.
         InfeasiblePolicyError: no allocation satisfies the policy; states the nearest value.
     """
     _check_servable(estimates)
-    front = pareto_front(
-        np.where(estimates.allowed, estimates.prob, 0.0),
-        np.where(estimates.allowed, estimates.cost_usd, 0.0),
-        estimates.allowed,
-    )
+    table = _table(estimates)
+    front = pareto_front(table.prob, table.cost_usd, table.allowed)
     gap, error = _optimism_along(front, len(estimates.columns), optimism)
     honest = _with_confidence(policy, front.accuracy - gap, error)
     if isinstance(policy, policies.Fixed):
         gap = np.zeros_like(gap)  # nobody picked the flattered: the column was named beforehand
-    selection = policies.select(policy, front, honest_accuracy=honest, columns=estimates.columns)
+    selection = (
+        policies.select(policy, front, honest_accuracy=honest, columns=estimates.columns)
+        if search == "exact"
+        else policies.select_searched(
+            policy, table, front, honest_accuracy=honest, columns=estimates.columns
+        )
+    )
     each = np.arange(estimates.n_queries)
     accuracy = float(estimates.prob[each, selection.choice].mean()) if each.size else 0.0
     return Plan(
@@ -96,6 +113,18 @@ def plan_batch(estimates: Estimates, policy: Policy, optimism: Optimism | None =
         expected_cost_usd=float(estimates.cost_usd[each, selection.choice].sum()),
         expected_accuracy=accuracy - _gap_of_choice(front, gap, accuracy),
         estimates=estimates,
+    )
+
+
+def _table(estimates: Estimates) -> Searched:
+    """The estimates with 0 where nothing is allowed; an unknown `std` adds nothing."""
+    prob = np.where(estimates.allowed, estimates.prob, 0.0)
+    std = np.where(estimates.allowed & np.isfinite(estimates.std), estimates.std, 0.0)
+    return Searched(
+        prob=prob,
+        robust_prob=prob + ROBUST_ALPHA * std,
+        cost_usd=np.where(estimates.allowed, estimates.cost_usd, 0.0),
+        allowed=estimates.allowed,
     )
 
 

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -27,9 +28,10 @@ from numpy.typing import NDArray
 
 from optllm_router.core.amounts import AmountForecast
 from optllm_router.core.features import FEATURE_VERSION, SparseText
+from optllm_router.core.forest import ForestPredictor
 from optllm_router.core.front import ParetoFront, pareto_front
 from optllm_router.core.success import SuccessPredictor
-from optllm_router.records import Floats, Ints
+from optllm_router.records import Floats, Ints, PredictorKind
 
 FORMAT_VERSION = 1
 MAX_BYTES = 512 * 1024 * 1024
@@ -50,7 +52,6 @@ _FOREIGN = (
     zlib.error,
 )
 _PER_COLUMN = (
-    "predictor_weights",
     "predictor_n_labels",
     "tokens_level",
     "tokens_task_offset",
@@ -63,6 +64,11 @@ _PER_COLUMN = (
     "column_score",
 )
 _LARGEST = float(np.finfo(np.float64).max)
+
+Predictor = SuccessPredictor | ForestPredictor
+PREDICTORS: Mapping[PredictorKind, type[Predictor]] = MappingProxyType(
+    {"ridge": SuccessPredictor, "forest": ForestPredictor}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +131,7 @@ class Snapshot:
 
     version: str
     columns: tuple[str, ...]
-    predictor: SuccessPredictor
+    predictor: Predictor
     output_tokens: AmountForecast
     cost_usd: AmountForecast
     optimism: Optimism
@@ -138,6 +144,11 @@ class Snapshot:
     def n_labels(self) -> int:
         """All labels that the predictor was fitted on."""
         return int(self.predictor.n_labels_.sum())
+
+    @property
+    def kind(self) -> PredictorKind:
+        """What the predictor is, by its configured name."""
+        return next(kind for kind, made in PREDICTORS.items() if isinstance(self.predictor, made))
 
     @cached_property
     def front(self) -> ParetoFront:
@@ -152,6 +163,7 @@ class Snapshot:
             "format": FORMAT_VERSION,
             "features": FEATURE_VERSION,
             "version": self.version,
+            "kind": self.kind,
             "columns": self.columns,
             "metrics": dict(self.metrics),
         }
@@ -192,11 +204,12 @@ class Snapshot:
             )
         inner = {k[10:]: v for k, v in arrays.items() if k.startswith("predictor_")}
         columns = tuple(meta["columns"])
-        _check_width(arrays, len(columns))
+        kind: PredictorKind = meta.get("kind", "ridge")  # there was no other one at first
+        _check_width(arrays, len(columns), kind)
         return cls(
             version=meta["version"],
             columns=columns,
-            predictor=SuccessPredictor.from_arrays(inner),
+            predictor=PREDICTORS[kind].from_arrays(inner),
             output_tokens=AmountForecast.from_arrays(arrays, "tokens"),
             cost_usd=AmountForecast.from_arrays(arrays, "usd"),
             optimism=Optimism(
@@ -260,9 +273,9 @@ def _read_archive(data: bytes) -> dict[str, NDArray[Any]]:
         return {name: loaded[name] for name in loaded.files}
 
 
-def _check_width(arrays: Mapping[str, NDArray[Any]], n_columns: int) -> None:
+def _check_width(arrays: Mapping[str, NDArray[Any]], n_columns: int, kind: PredictorKind) -> None:
     """Raise ValueError where an array is not about all columns."""
-    for name in _PER_COLUMN:
+    for name in (*_PER_COLUMN, *(("predictor_weights",) if kind == "ridge" else ())):
         if arrays[name].shape[-1:] != (n_columns,):
             raise ValueError(f"the predictor's {name} does not fit its {n_columns} columns: refit")
 

@@ -197,7 +197,8 @@ class BatchRun:
         policy = self._policy
         if self.cap is not None and isinstance(policy, Budget):
             policy = replace(policy, usd=max(self._spendable(rest), 1e-12))
-        return plan_batch(estimates, policy, aligned_optimism(self._state.snapshot, estimates))
+        optimism = aligned_optimism(self._state.snapshot, estimates)
+        return plan_batch(estimates, policy, optimism, search=self._state.search)
 
     def _spendable(self, rest: Ints) -> float:
         """What the plan of the rest may use, in USD."""

@@ -28,7 +28,7 @@ from optllm_router.dispatch.privacy import Privacy
 from optllm_router.dispatch.requests import AUTO, CREDENTIALS, Request
 from optllm_router.errors import NoCandidateError, RouterError
 from optllm_router.ledger import Cap
-from optllm_router.records import NANO_PER_USD, Bools, Candidate, Kind
+from optllm_router.records import NANO_PER_USD, Bools, Candidate, Kind, SearchKind
 
 logger = logging.getLogger("optllm_router")
 
@@ -69,6 +69,7 @@ class RouterState:
     privacy: Privacy
     price_version: str
     min_labels: int
+    search: SearchKind = "exact"
     snapshot: Snapshot | None = None
     n_labels: int = 0
     aims: dict[Policy, LiveAim] = field(default_factory=dict, compare=False)

@@ -52,7 +52,8 @@ def plan_requests(
     estimates, _ = decider.estimates(state, requests, spread=True)
     capped = with_call_cap(estimates, call_cap(state.policy, policy))
     _check_call_cap(estimates, capped, call_cap(state.policy, policy))
-    return plan_batch(capped, aim, aligned_optimism(state.snapshot, capped))
+    optimism = aligned_optimism(state.snapshot, capped)
+    return plan_batch(capped, aim, optimism, search=state.search)
 
 
 def prepare_batch(  # noqa: PLR0913  # who decides, on what, under what, and where it is told
@@ -104,7 +105,9 @@ def _plan(
     """Plan the items that some column can serve; None where there are none."""
     if not routed:
         return None
-    estimates, texts = decider.estimates(state, [request for _, request in routed])
+    estimates, texts = decider.estimates(
+        state, [request for _, request in routed], spread=state.search == "destroy_repair"
+    )
     estimates = with_call_cap(estimates, call_cap(state.policy, asked))
     keep = np.flatnonzero(estimates.able.any(axis=1))
     if not keep.size:

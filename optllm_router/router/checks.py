@@ -12,7 +12,7 @@ from optllm_router.store.base import Store
 
 def remarks(config: Config, state: RouterState, store: Store) -> list[str]:
     """Return remarks on candidates, labels, privacy and grading; an empty list is good."""
-    return [*_candidates(config, state), *_labels(state, store), *_privacy(config)]
+    return [*_candidates(config, state), *_labels(config, state, store), *_privacy(config)]
 
 
 def _candidates(config: Config, state: RouterState) -> Iterator[str]:
@@ -25,7 +25,7 @@ def _candidates(config: Config, state: RouterState) -> Iterator[str]:
         yield "`route_models` is empty: only calls with model='auto' are routed"
 
 
-def _labels(state: RouterState, store: Store) -> Iterator[str]:
+def _labels(config: Config, state: RouterState, store: Store) -> Iterator[str]:
     if state.snapshot is None:
         yield f"{state.unfit_reason}: `probe`, `import` or `feedback`, then `retrain`"
         return
@@ -34,6 +34,11 @@ def _labels(state: RouterState, store: Store) -> Iterator[str]:
         position = state.snapshot.columns.index(candidate.name) if known else -1
         if not known or state.snapshot.predictor.n_labels_[position] == 0:
             yield f"{candidate.name}: no label yet, so it is not offered; `probe` it"
+    if state.snapshot.kind != config.predictor.kind:
+        yield (
+            f"the published predictor is a {state.snapshot.kind}, the settings say "
+            f"{config.predictor.kind!r}: the next refit brings it, or `retrain`"
+        )
     if store.current_predictor() != state.snapshot.version:
         yield "a newer predictor is published and will be taken over shortly"
 

@@ -83,6 +83,7 @@ class Engine:
             privacy=Privacy(config.prompts, config.feature_key),
             price_version=self.store.price_version({c.name: c.price for c in known}),
             min_labels=config.retrain.min_labels,
+            search=config.search,
             snapshot=load_current(self.store),
             n_labels=self.store.n_graded(),
         )

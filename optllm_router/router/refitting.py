@@ -56,6 +56,7 @@ class Refits:
         self._store = store
         self._enabled = config.retrain.enabled
         self._settings = RefitSettings(
+            kind=config.predictor.kind,
             n_bootstraps=config.predictor.n_bootstraps,
             seed=config.predictor.seed,
             min_labels=config.retrain.min_labels,

@@ -46,7 +46,7 @@ class Router:
         config: a ready `Config`, instead of everything else but `client`.
         client: who answers; LiteLLM where it is not given.
         settings: every other key of `optllm.toml` (`policy`, `store`, `route_models`, `mode`,
-            `prompts`, `retrain`, `graders`, ...).
+            `prompts`, `retrain`, `graders`, `predictor="forest"`, `search="destroy_repair"`, ...).
 
     Raises: ConfigError, UnpricedCandidateError, StoreError; before any call is made.
     """

@@ -353,3 +353,47 @@ def test_honest_accuracy_is_close_to_the_truth_where_the_plain_one_flatters():
     assert np.mean(plain) > 0.64
     assert min(plain) > 0.61
     assert 0.6 == pytest.approx(np.mean(honest), abs=0.02)
+
+
+@pytest.fixture
+def forested(training, candidates):
+    return fit_snapshot(training, candidates, version="v2", kind="forest", n_bootstraps=2)
+
+
+def test_a_forest_comes_back_from_bytes_as_a_forest(forested, query_texts):
+    back = Snapshot.from_bytes(forested.to_bytes())
+    texts = [hash_text(text) for text in query_texts[:20]]
+    one, other = (each.predictor.predict_features(texts) for each in (forested, back))
+
+    assert ("forest", "forest") == (forested.kind, back.kind)
+    assert forested.to_bytes() == back.to_bytes()
+    assert (one.prob.tobytes(), one.std.tobytes()) == (other.prob.tobytes(), other.std.tobytes())
+    assert forested.front.cost_usd.tobytes() == back.front.cost_usd.tobytes()
+    assert forested.metrics["brier"] < forested.metrics["brier_of_means"]
+
+
+def test_bytes_from_before_there_were_kinds_are_a_ridge(snapshot):
+    data = snapshot.to_bytes()
+    meta = json.loads(np.load(io.BytesIO(data[32:]))["meta"].tobytes())
+    assert "ridge" == meta.pop("kind")
+
+    assert "ridge" == Snapshot.from_bytes(rewritten(data, meta=as_json(meta))).kind
+
+
+@pytest.mark.parametrize("kind", ["forest", "oracle", ["ridge"]])
+def test_a_kind_that_the_arrays_are_not_is_refused(snapshot, kind):
+    data = snapshot.to_bytes()
+    meta = json.loads(np.load(io.BytesIO(data[32:]))["meta"].tobytes())
+
+    with pytest.raises(ValueError, match="refit"):
+        Snapshot.from_bytes(rewritten(data, meta=as_json({**meta, "kind": kind})))
+
+
+@pytest.mark.parametrize("name", ["predictor_n_labels", "predictor_forests"])
+def test_a_forest_that_is_not_about_all_columns_is_refused(forested, name):
+    data = forested.to_bytes()
+    array = np.load(io.BytesIO(data[32:]))[name]
+    shorter = array[:-1] if array.ndim == 1 else array[:, :-1]
+
+    with pytest.raises(ValueError, match="refit"):
+        Snapshot.from_bytes(rewritten(data, **{name: shorter}))

@@ -46,9 +46,8 @@ class Chain:
         """Return the cells on the way to a point; of each query the last is the chosen one."""
         return self.cell.take(self.order[: self.taken[point]])
 
-    def totals_of(self, values: Floats) -> Floats:
+    def totals_of(self, values: Floats, n_queries: int) -> Floats:
         """Return the sum of `values`, one per cell, over the chosen cells of each point."""
-        n_queries = int(self.taken[0])
         step = self.order[n_queries:]
         totals = np.empty(1 + step.size)
         totals[0] = values.take(self.cell.take(self.order[:n_queries])).sum()

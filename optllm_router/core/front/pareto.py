@@ -114,7 +114,7 @@ class ParetoFront:
         Args:
             values: finite, (n_queries, n_columns).
         """
-        return self._chain.totals_of(values.reshape(-1))
+        return self._chain.totals_of(values.reshape(-1), self.n_queries)
 
     def at_budget(self, usd: float) -> int:
         """Return the last point that costs at most `usd`; exactly `k` for `cost_usd[k]`.
