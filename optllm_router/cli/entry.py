@@ -11,6 +11,7 @@ import typer
 from optllm_router.cli import (
     answering,
     database,
+    evaluating,
     forgetting,
     learning,
     looking,
@@ -18,6 +19,7 @@ from optllm_router.cli import (
     showing,
 )
 from optllm_router.cli.failures import Commands
+from optllm_router.cli.many_values import ManyValues
 
 HELP_WIDTH = 80  # whatever the terminal, so that the README can show it
 
@@ -45,6 +47,7 @@ app.command()(answering.explain)
 app.command()(learning.feedback)
 app.command()(learning.retrain)
 app.command()(forgetting.forget)
+app.command(cls=ManyValues)(evaluating.evaluate)
 app.add_typer(_database, name="db", help="Look at the log's schema, or move it.")
 _database.command()(database.upgrade)
 _database.command()(database.downgrade)

@@ -36,6 +36,7 @@ Commands:
   feedback  Say how good an answer was, also days later.
   retrain   Refit on the log; publish unless it is worse.
   forget    Erase decisions by session, tag or age.
+  evaluate  Measure the routing against baselines, on your data.
   db        Look at the log's schema, or move it.
 
   Results go to standard output, as JSON with --json; progress and remarks to

@@ -1,0 +1,1 @@
+"""Evidence: routers and baselines on recorded outcomes, under one protocol (`optllm evaluate`)."""

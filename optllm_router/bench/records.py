@@ -1,0 +1,289 @@
+"""What an evaluation finds, as records: one run per router, seed and number of labels; a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from optllm_router.core.evaluation import Interval
+from optllm_router.records import Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A realised curve thinned out for drawing: total cost in USD and mean score, (n_drawn,)."""
+
+    cost_usd: Floats
+    score: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reliability:
+    """One candidate's bins of equal mass: mean probability, mean score and size, (n_bins,) each."""
+
+    candidate: str
+    prob: Floats
+    score: Floats
+    n: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One router on one split.
+
+    `figures` holds every figure by its name in `FIGURES`; one that is not defined for the router is
+    absent. `resampled` holds the headline figures under resampled test texts, (n_resamples,) each,
+    the same resamples for every router of a split.
+    """
+
+    router: str
+    n_labelled: int
+    seed: int
+    figures: Mapping[str, float]
+    resampled: Mapping[str, Floats]
+    drawn: Drawn
+    reliability: tuple[Reliability, ...] = ()
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One router at one number of labels, over all seeds.
+
+    An interval's ends are NaN where a single run gives none. `against_zero` is the difference from
+    the zero-router, of the headline figures, paired.
+    """
+
+    router: str
+    n_labelled: int
+    n_seeds: int
+    figures: Mapping[str, Interval]
+    against_zero: Mapping[str, Interval]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Single:
+    """One candidate asked for every query of the table."""
+
+    candidate: str
+    score: float
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtraTable:
+    """A table beside the figures, its cells written out: one title, one header, rows, a note."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A whole evaluation of one table; `runs` are of every seed, `rows` sum them up.
+
+    `n_test` is the number of test queries per number of labels.
+    """
+
+    source: str
+    n_queries: int
+    n_texts: int
+    split: str
+    costs: str
+    n_seeds: int
+    n_resamples: int
+    n_test: Mapping[int, int]
+    singles: tuple[Single, ...]
+    rows: tuple[Row, ...]
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...] = field(default=())
+    tables: tuple[ExtraTable, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """What a figure is called in tables, what it means, and in which direction it is better."""
+
+    name: str
+    label: str
+    unit: str
+    better: str
+    meaning: str
+
+
+FIGURES: Mapping[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        Figure(
+            name="saving_crossfit",
+            label="saving, cross-fitted",
+            unit="share",
+            better="higher",
+            meaning="cost saved at the best candidate's score less .005, the point picked on one "
+            "half of the test texts and read off on the other",
+        ),
+        Figure(
+            name="shortfall_crossfit",
+            label="its shortfall",
+            unit="score",
+            better="lower",
+            meaning="how far that point is below the best candidate's score on the other half",
+        ),
+        Figure(
+            name="saving_at_best",
+            label="saving at best",
+            unit="share",
+            better="higher",
+            meaning="cost saved at the best candidate's score, the point picked in hindsight",
+        ),
+        Figure(
+            name="max_accuracy",
+            label="highest score",
+            unit="score",
+            better="higher",
+            meaning="highest realised mean score on the curve",
+        ),
+        Figure(
+            name="budget_area",
+            label="budget area",
+            unit="score",
+            better="higher",
+            meaning="mean realised score over 40 budgets between the cheapest candidate's cost and "
+            "the best one's",
+        ),
+        Figure(
+            name="overspend",
+            label="overspend",
+            unit="share",
+            better="lower",
+            meaning="by how much the points that the forecast picks for these budgets exceed them",
+        ),
+        Figure(
+            name="target_shortfall",
+            label="target: shortfall",
+            unit="score",
+            better="lower",
+            meaning="TargetAccuracy(best on the labelled part): the best candidate's score minus "
+            "the realised score",
+        ),
+        Figure(
+            name="target_missed",
+            label="target: missed by",
+            unit="score",
+            better="lower",
+            meaning="TargetAccuracy(best on the labelled part): the asked minus the realised score",
+        ),
+        Figure(
+            name="target_saving",
+            label="target: saving",
+            unit="share",
+            better="higher",
+            meaning="TargetAccuracy(best on the labelled part): cost saved against the best",
+        ),
+        Figure(
+            name="budget_score",
+            label="budget: score",
+            unit="score",
+            better="higher",
+            meaning="Budget at 5 amounts between the cheapest and the best candidate's labelled "
+            "mean cost: realised mean score",
+        ),
+        Figure(
+            name="budget_overspend",
+            label="budget: overspend",
+            unit="share",
+            better="lower",
+            meaning="Budget at these amounts: mean share by which the realised cost exceeds them",
+        ),
+        Figure(
+            name="ece",
+            label="ECE",
+            unit="score",
+            better="lower",
+            meaning="expected calibration error, 15 bins of equal mass, mean over the candidates",
+        ),
+        Figure(
+            name="brier",
+            label="Brier score",
+            unit="score",
+            better="lower",
+            meaning="mean squared error of the probabilities, pooled",
+        ),
+        Figure(
+            name="log_loss",
+            label="log loss",
+            unit="nat",
+            better="lower",
+            meaning="mean negative log likelihood of the scores, pooled",
+        ),
+        Figure(
+            name="cost_error",
+            label="cost forecast error",
+            unit="share",
+            better="lower",
+            meaning="total forecast cost over total cost of every candidate, minus 1, absolute",
+        ),
+        Figure(
+            name="cost_error_per_query",
+            label="cost error per query",
+            unit="USD",
+            better="lower",
+            meaning="mean absolute error of a query's forecast cost",
+        ),
+        Figure(
+            name="aiq",
+            label="AIQ",
+            unit="score",
+            better="higher",
+            meaning="area under the non-decreasing hull of the realised curve per unit of cost",
+        ),
+        Figure(
+            name="qnc",
+            label="QNC",
+            unit="share",
+            better="lower",
+            meaning="least cost, relative to the best candidate's, that matches its score",
+        ),
+        Figure(
+            name="igd",
+            label="IGD",
+            unit="distance",
+            better="lower",
+            meaning="mean distance from the exact front of the true outcomes, axes normalised",
+        ),
+        Figure(
+            name="igd_plus",
+            label="IGD+",
+            unit="distance",
+            better="lower",
+            meaning="the same, counting only what is worse",
+        ),
+        Figure(
+            name="hypervolume",
+            label="hypervolume",
+            unit="area",
+            better="higher",
+            meaning="area that the realised curve dominates, axes normalised",
+        ),
+        Figure(
+            name="spread",
+            label="spread",
+            unit="ratio",
+            better="lower",
+            meaning="Deb's delta: how unevenly the points lie",
+        ),
+    )
+}
+HEADLINE = (
+    "saving_crossfit",
+    "shortfall_crossfit",
+    "saving_at_best",
+    "max_accuracy",
+    "budget_area",
+    "overspend",
+)
+"""The figures that are resampled, and have intervals over seeds and test texts."""

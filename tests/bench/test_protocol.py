@@ -1,0 +1,375 @@
+"""The protocol's figures against a slow restatement of its words, on small random problems."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from optllm_router.bench.problem import Split, split
+from optllm_router.bench.protocol import (
+    MAX_RESAMPLED_POINTS,
+    N_AMOUNTS,
+    _every,
+    _headline,
+    judged,
+    run,
+)
+from optllm_router.bench.records import FIGURES, HEADLINE
+from optllm_router.bench.routing import Routed, Terms, routed_by
+from optllm_router.bench.walks import FrontWalk, MixWalk, choices_walk
+from optllm_router.core.evaluation import bootstrap_weights
+from optllm_router.core.front import pareto_front
+
+TERMS = Terms()
+JUST = 1 + 1e-12  # sums in another order differ in their last bits
+
+
+class Literal:
+    """The figures of one walk in plain loops; a query that counts twice stands twice in `rows`."""
+
+    def __init__(self, choices, forecast_usd, test):
+        self.choices, self.forecast = choices, forecast_usd.tolist()
+        self.score, self.cost = test.scores.tolist(), test.cost_usd.tolist()
+
+    def point(self, k, rows):
+        choice = self.choices[k]
+        return (
+            math.fsum(self.cost[i][choice[i]] for i in rows),
+            math.fsum(self.score[i][choice[i]] for i in rows) / len(rows),
+        )
+
+    def single(self, j, rows):
+        return (
+            math.fsum(self.cost[i][j] for i in rows),
+            math.fsum(self.score[i][j] for i in rows) / len(rows),
+        )
+
+    def best(self, rows):
+        """The column of the highest mean score, of equals the cheaper."""
+        all_of = [self.single(j, rows) for j in range(len(self.score[0]))]
+        top = max(score for _, score in all_of)
+        return min(
+            (j for j, (_, score) in enumerate(all_of) if score >= top - 1e-12),
+            key=lambda j: all_of[j][0],
+        )
+
+    def cheapest_reaching(self, score, rows):
+        points = [self.point(k, rows) for k in range(len(self.choices))]
+        reaching = [k for k, (_, got) in enumerate(points) if got >= score - 1e-12]
+        return min(reaching, key=lambda k: points[k][0]) if reaching else None
+
+    def saving_at_best(self, rows):
+        cost, score = self.single(self.best(rows), rows)
+        k = self.cheapest_reaching(score, rows)
+        return 0.0 if k is None else 1 - self.point(k, rows)[0] / cost
+
+    def crossfit(self, rows, half):
+        best, ways = self.best(rows), []
+        for side in (0, 1):
+            picking = [i for i in rows if half[i] == side]
+            reporting = [i for i in rows if half[i] != side]
+            k = self.cheapest_reaching(self.single(best, picking)[1] - 0.005, picking)
+            cost, score = self.single(best, reporting)
+            got = (cost, score) if k is None else self.point(k, reporting)
+            ways.append((1 - got[0] / cost, score - got[1]))
+        return tuple(sum(two) / 2 for two in zip(*ways, strict=True))
+
+    def budgets(self, rows):
+        low = min(self.single(j, rows)[0] for j in range(len(self.score[0])))
+        high = self.single(self.best(rows), rows)[0]
+        return [low * (high / low) ** (step / 39) for step in range(40)]
+
+    def budget_area(self, rows):
+        points = sorted(self.point(k, rows) for k in range(len(self.choices)))
+        total = 0.0
+        for budget in self.budgets(rows):
+            within = [score for cost, score in points if cost <= budget * JUST]
+            cost, score = points[0]
+            total += within[-1] if within else score * budget / cost
+        return total / 40
+
+    def overspend(self, rows, n_all):
+        """Forecasts are made for all queries, whatever a resample counts."""
+        total = 0.0
+        for budget in self.budgets(rows):
+            within = [k for k, usd in enumerate(self.forecast) if usd <= budget * JUST]
+            realised = self.point(within[-1] if within else 0, rows)[0]
+            share = 1.0 if within else budget / self.forecast[0]
+            total += max(0.0, realised * share / budget - 1)
+        assert len(rows) <= n_all
+        return total / 40
+
+    def figures(self, rows, half):
+        saving, shortfall = self.crossfit(rows, half)
+        return {
+            "saving_crossfit": saving,
+            "shortfall_crossfit": shortfall,
+            "saving_at_best": self.saving_at_best(rows),
+            "max_accuracy": max(self.point(k, rows)[1] for k in range(len(self.choices))),
+            "budget_area": self.budget_area(rows),
+            "overspend": self.overspend(rows, len(rows)),
+        }
+
+
+def guessed(test, seed):
+    """Estimates that know a little of the truth."""
+    rng = np.random.default_rng([seed, 1])
+    prob = np.clip(0.5 * test.scores + 0.5 * rng.random(test.scores.shape), 0.0, 1.0)
+    return prob, test.cost_usd * rng.uniform(0.6, 1.5, test.cost_usd.shape)
+
+
+def guessing(part: Split, _terms: Terms) -> Routed:
+    return routed_by(*guessed(part.test, part.seed), part.test.candidates)
+
+
+def literal_of(part):
+    prob, cost = guessed(part.test, part.seed)
+    front = pareto_front(prob, cost)
+    choices = [front.choice(k).tolist() for k in range(front.n_points)]
+    return Literal(choices, front.cost_usd, part.test)
+
+
+def weights_of(problem, n_resamples=0, seed=0):
+    rng = np.random.default_rng(seed)
+    return bootstrap_weights(range(problem.n_texts), n_resamples, rng)
+
+
+def ran(part, *, build=guessing, weights=None, n_texts=500, terms=TERMS):
+    weights = np.ones((0, n_texts), dtype=np.int64) if weights is None else weights
+    return run("some", build, part, terms, judged(part, weights))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_headline_figure_is_what_its_words_say(made, seed):
+    part = split(made(50, 2 + seed % 3, n_texts=35, seed=seed), "random", 20, seed)
+
+    found = ran(part)
+
+    half = judged(part, np.ones((0, 50), dtype=np.int64)).half
+    expected = literal_of(part).figures(range(30), half.tolist())
+    assert set(HEADLINE) == set(expected)
+    assert expected == pytest.approx({name: found.figures[name] for name in HEADLINE}, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_resample_counts_every_query_as_often_as_its_text_was_drawn(made, seed):
+    problem = made(40, 3, n_texts=30, seed=seed)
+    part = split(problem, "random", 10, seed)
+    by = judged(part, weights_of(problem, 5, seed))
+
+    found = run("some", guessing, part, TERMS, by)
+
+    literal = literal_of(part)
+    for b, weights in enumerate(by.weights):
+        rows = [i for i, weight in enumerate(weights.tolist()) for _ in range(weight)]
+        expected = literal.figures(rows, by.half.tolist())
+        got = {name: float(values[b]) for name, values in found.resampled.items()}
+        assert expected == pytest.approx(got, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_resample_of_every_text_once_reproduces_the_figures(made, seed):
+    part = split(made(60, seed=seed), "random", 20, seed)
+
+    found = ran(part, weights=np.ones((2, 60), dtype=np.int64))
+
+    for name in HEADLINE:
+        assert [found.figures[name]] * 2 == found.resampled[name].tolist()
+
+
+def test_texts_are_resampled_whole_and_alike_for_all_routers_and_seeds(made):
+    problem = made(60, n_texts=20)
+    weights = weights_of(problem, 7)
+
+    for seed in (0, 1):
+        part = split(problem, "random", 20, seed)
+        by = judged(part, weights)
+        drawn = {text: weights[:, g] for text, g in zip(problem.texts, problem.group, strict=True)}
+        assert (7, 40) == by.weights.shape
+        for i, text in enumerate(part.test.texts):
+            assert drawn[text].tolist() == by.weights[:, i].tolist()
+        first, second = (run(name, guessing, part, TERMS, by) for name in ("one", "other"))
+        for name in HEADLINE:
+            assert first.resampled[name].tolist() == second.resampled[name].tolist()
+
+
+def test_a_text_stands_on_one_side_only_and_the_sides_are_equally_large(made):
+    part = split(made(90, n_texts=31), "random", 20, 5)
+
+    half = judged(part, np.ones((0, 90), dtype=np.int64)).half
+
+    side = dict(zip(part.test.texts, half.tolist(), strict=True))
+    assert [side[text] for text in part.test.texts] == half.tolist()
+    assert {15, 16} == {list(side.values()).count(0), list(side.values()).count(1)}
+
+
+def test_the_halves_depend_on_the_seed_only(made):
+    parts = [split(made(60), "time", 20, seed) for seed in (0, 0, 1)]
+
+    first, again, other = (judged(p, np.ones((0, 60), int)).half.tolist() for p in parts)
+
+    assert first == again
+    assert first != other
+
+
+def two_candidates_that_change_places(made):
+    """On each half another candidate is the better one; over all it is the second, by far dearer.
+
+    Four texts: the first candidate is right on the first two, the second on the others and on one
+    of the first two.
+    """
+    part = split(made(8, 2), "time", 4, 0)
+    scores = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    test = replace(part.test, scores=scores, cost_usd=np.tile([1.0, 10.0], (4, 1)))
+    by = judged(part, np.ones((0, 8), int))
+    return replace(part, test=test), replace(by, test=test, half=np.array([0, 0, 1, 1]))
+
+
+def test_both_halves_are_compared_with_the_best_candidate_of_the_whole(made):
+    part, by = two_candidates_that_change_places(made)
+
+    def singles(split_: Split, _terms: Terms) -> Routed:
+        return Routed(walk=choices_walk(np.array([[0] * 4, [1] * 4]), split_.test.cost_usd))
+
+    found = _headline(singles(part, TERMS).walk, by)
+
+    # Picked on the first half: the cheap one, which saves 90 % and scores 0 where the best has 1.
+    # Picked on the second: the dear one, which is the best.
+    assert 0.45 == pytest.approx(found["saving_crossfit"])
+    assert 0.5 == pytest.approx(found["shortfall_crossfit"])
+
+
+def test_a_long_walk_is_thinned_but_keeps_both_ends():
+    kept = _every(2_500, 3)
+
+    assert (0, 2_499) == (kept[0], kept[-1])
+    assert len(kept) <= 2_500 / 3 + 2
+    assert [0, 1, 2, 3] == _every(4, 1).tolist()
+    assert [0] == _every(1, 1).tolist()
+
+
+def test_a_thinned_walk_is_resampled_to_nearly_the_same_figures(made):
+    part = split(made(1_500, 3, seed=1), "random", 50, 0)
+    walk = guessing(part, TERMS).walk
+    assert walk.forecast_usd.size > MAX_RESAMPLED_POINTS
+
+    found = ran(part, weights=np.ones((1, 1_500), dtype=np.int64))
+
+    for name in HEADLINE:
+        assert found.figures[name] == pytest.approx(found.resampled[name][0], abs=2e-3)
+
+
+def mixing(part: Split, _terms: Terms) -> Routed:
+    """Three points: all cheap, half and half, all dear; it expects scores of .3, .5 and .9."""
+    shares = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    per_query = shares @ part.labelled.cost_usd.mean(axis=0)
+    return Routed(
+        walk=MixWalk(shares, per_query * part.test.n_queries),
+        forecast_score=np.array([0.3, 0.5, 0.9]),
+    )
+
+
+@pytest.mark.parametrize(("asked", "point"), [(0.2, 0), (0.5, 1), (0.75, 2), (1.0, 2)])
+def test_a_target_takes_the_first_point_that_is_expected_to_reach_it(made, asked, point):
+    part = split(made(60, 2), "time", 20, 0)
+    seen = replace(part.labelled, scores=np.tile([0.1, asked], (20, 1)))
+
+    figures = ran(replace(part, labelled=seen), build=mixing).figures
+
+    test = part.test
+    mean, cost = test.scores.mean(axis=0), test.cost_usd.sum(axis=0)
+    share = [0.0, 0.5, 1.0][point]
+    got = (1 - share) * mean[0] + share * mean[1]
+    paid = (1 - share) * cost[0] + share * cost[1]
+    best = int(mean.argmax())
+    assert mean[best] - got == pytest.approx(figures["target_shortfall"])
+    assert asked - got == pytest.approx(figures["target_missed"])
+    assert 1 - paid / cost[best] == pytest.approx(figures["target_saving"])
+
+
+def test_budgets_are_asked_for_in_five_amounts_and_overspent_by_what_is_realised(made):
+    part = split(made(60, 2), "time", 20, 0)
+    seen = replace(part.labelled, cost_usd=np.tile([1.0, 64.0], (20, 1)))
+    seen = replace(seen, scores=np.tile([0.0, 1.0], (20, 1)))
+    test = replace(part.test, cost_usd=np.tile([3.0, 64.0], (40, 1)))
+
+    figures = ran(replace(part, labelled=seen, test=test), build=mixing).figures
+
+    assert 5 == N_AMOUNTS
+    # 2, 4, 8, 16, 32 USD per query: the cheap point, four times; at 32 still, the middle costs 32.5
+    assert test.scores[:, 0].mean() == pytest.approx(figures["budget_score"])
+    assert (3 / 2 - 1) / 5 == pytest.approx(figures["budget_overspend"])
+
+
+def test_a_budget_with_known_costs_is_never_overspent(made):
+    part = split(made(60, 3), "random", 20, 0)
+
+    def knowing(part: Split, _terms: Terms) -> Routed:
+        return routed_by(guessed(part.test, 0)[0], part.test.cost_usd, part.test.candidates)
+
+    figures = ran(part, build=knowing).figures
+
+    assert 0.0 == pytest.approx(figures["budget_overspend"], abs=1e-9)
+    assert 0.0 == pytest.approx(figures["overspend"], abs=1e-9)
+
+
+def test_calibration_and_cost_errors_are_of_the_estimates(made):
+    part = split(made(60, 3), "random", 20, 0)
+    prob, cost = guessed(part.test, 0)
+
+    found = ran(part)
+
+    test = part.test
+    assert ((prob - test.scores) ** 2).mean() == pytest.approx(found.figures["brier"])
+    total = np.abs(cost.sum(axis=0) / test.cost_usd.sum(axis=0) - 1)
+    assert total.mean() == pytest.approx(found.figures["cost_error"])
+    each = np.abs(cost - test.cost_usd).mean()
+    assert each == pytest.approx(found.figures["cost_error_per_query"])
+    assert test.candidates == tuple(one.candidate for one in found.reliability)
+    for j, one in enumerate(found.reliability):
+        assert test.n_queries == one.n.sum()
+        assert prob[:, j].mean() == pytest.approx(one.prob @ one.n / one.n.sum())
+        assert test.scores[:, j].mean() == pytest.approx(one.score @ one.n / one.n.sum())
+    gaps = [one.n @ np.abs(one.prob - one.score) / one.n.sum() for one in found.reliability]
+    assert np.mean(gaps) == pytest.approx(found.figures["ece"])
+
+
+def test_known_costs_are_no_forecast_to_judge(made):
+    found = ran(split(made(60), "random", 20, 0), terms=Terms(oracle_costs=True))
+
+    assert not {"cost_error", "cost_error_per_query"} & set(found.figures)
+
+
+def test_a_router_without_estimates_has_no_calibration_and_no_forecast_to_judge(made):
+    found = ran(split(made(60, 2), "random", 20, 0), build=mixing)
+
+    absent = {"ece", "brier", "log_loss", "cost_error", "cost_error_per_query"}
+    assert not absent & set(found.figures)
+    assert set(FIGURES) == absent | set(found.figures)
+    assert () == found.reliability
+
+
+def test_the_truth_itself_lies_on_the_exact_front(made):
+    def knowing(part: Split, _terms: Terms) -> Routed:
+        return Routed(walk=FrontWalk(pareto_front(part.test.scores, part.test.cost_usd)))
+
+    part = split(made(60), "random", 20, 0)
+
+    figures = ran(part, build=knowing).figures
+
+    assert (0.0, 0.0) == pytest.approx((figures["igd"], figures["igd_plus"]), abs=1e-9)
+    assert part.test.scores.max(axis=1).mean() == pytest.approx(figures["max_accuracy"])
+    assert 1 - figures["saving_at_best"] == pytest.approx(figures["qnc"])
+    guess = ran(part).figures
+    assert guess["hypervolume"] <= figures["hypervolume"]
+    assert guess["igd_plus"] > 0.0
+
+
+def test_a_run_says_what_it_was(made):
+    found = ran(split(made(60), "random", 20, 3))
+
+    assert ("some", 20, 3, "") == (found.router, found.n_labelled, found.seed, found.note)
+    assert 0.0 < found.seconds
+    assert found.drawn.cost_usd.shape == found.drawn.score.shape
+    assert set(found.figures) <= set(FIGURES)
