@@ -51,7 +51,7 @@ class Projection:
 
     def apply(self, texts: Sequence[SparseText]) -> Floats:
         """Project texts, shape (n_texts, n_components); an empty text lies at the origin."""
-        return self.times(texts, self.axes)
+        return self.times(texts, self.axes)[0]
 
     def fold(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the table that takes texts to `apply(texts) @ weights` without the detour.
@@ -60,15 +60,16 @@ class Projection:
         """
         return self.axes @ weights
 
-    def times(self, texts: Sequence[SparseText], table: NDArray[np.float32]) -> Floats:
-        """Multiply texts, weighted and of unit length, with a table of shape (N_FEATURES, n)."""
+    def times(self, texts: Sequence[SparseText], *tables: NDArray[np.float32]) -> list[Floats]:
+        """Multiply texts, weighted and of unit length, with tables of shape (N_FEATURES, n)."""
         if len(texts) == 1:
-            return self._one_times(texts[0], table)[None, :]
-        product = np.empty((len(texts), table.shape[1]))
+            return [self._one_times(texts[0], table)[None, :] for table in tables]
+        products = [np.empty((len(texts), table.shape[1])) for table in tables]
         for start in range(0, len(texts), _SLAB):
-            matrix = _weighted(feature_matrix(texts[start : start + _SLAB]), self.idf)
-            product[start : start + _SLAB] = matrix.tocsc() @ table
-        return product
+            slab = _weighted(feature_matrix(texts[start : start + _SLAB]), self.idf).tocsc()
+            for product, table in zip(products, tables, strict=True):
+                product[start : start + _SLAB] = slab @ table
+        return products
 
     def _one_times(self, text: SparseText, table: NDArray[np.float32]) -> Floats:
         weighted = text.values * self.idf.take(text.indices)

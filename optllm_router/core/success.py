@@ -172,14 +172,14 @@ class SuccessPredictor:
         tasks = checked_tasks(tasks, len(texts))
         shapes = np.tile(self._shape_means, (len(texts), 1)) if shapes is None else shapes
         rest = self._rest_of_design(tasks, shapes)
-        prob = self._projection.times(texts, self._mean.per_bucket)
+        tables = [self._mean.per_bucket, *([self._projection.axes] if spread else [])]
+        prob, *components = self._projection.times(texts, *tables)
         prob += rest @ self._mean.of_rest
         prob += self._mean.centre
         np.clip(prob, 0.0, 1.0, out=prob)
+        std = np.full(prob.shape, np.nan)
         if spread:
-            std = _spread(self._members(self._design(self._projection.apply(texts), rest)))
-        else:
-            std = np.full(prob.shape, np.nan)
+            std = _spread(self._members(self._design(components[0], rest)))
         return self._masked(prob, std)
 
     def _set_tasks(self, tasks: tuple[str, ...]) -> None:

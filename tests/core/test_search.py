@@ -231,7 +231,9 @@ def test_every_point_is_a_supported_point_of_the_exact_front(seed):
 def test_it_stays_on_the_front_for_whatever_numbers_hypothesis_finds(data):
     n, m = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 4))
     tenths = st.integers(0, 10).map(lambda k: k / 10)
-    numbers = data.draw(st.sampled_from([tenths, st.floats(0, 1), st.floats(0, 1, width=16)]))
+    # Steps that vanish in a sum of floats are one point to the front, and two to the search.
+    fine = st.floats(0, 1).map(lambda number: round(number, 12))
+    numbers = data.draw(st.sampled_from([tenths, fine, st.floats(0, 1, width=16)]))
     rows = st.lists(st.lists(numbers, min_size=m, max_size=m), min_size=n, max_size=n)
     prob, cost = np.array(data.draw(rows)), np.array(data.draw(rows))
     allowed = a_mask(np.random.default_rng(data.draw(st.integers(0, 9))), n, m)
