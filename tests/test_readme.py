@@ -29,7 +29,7 @@ def test_it_fits_on_150_lines_and_opens_with_exactly_two_commands():
     assert len(commands) == 2
     assert all(command.startswith("python3 -m venv .venv && ") for command in commands)
     assert commands[0].endswith("optllm demo")
-    assert commands[1].endswith("-m pytest")
+    assert commands[1].endswith("-m pytest -n auto")
 
 
 def test_the_command_line_shown_is_the_real_one():

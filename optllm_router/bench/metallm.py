@@ -88,6 +88,9 @@ class Settings:
 
 
 PUBLISHED = Settings()
+# The published defaults were made for thousands of features; with a hundred, a bandit that starts
+# without weights needs these to leave its first arm.
+EXPLORING = Settings(ridge=1.0, exploration=0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

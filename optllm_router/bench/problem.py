@@ -13,11 +13,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from optllm_router.core.features import SparseText, hash_text, shape_features
+from optllm_router.core.front.cells import LARGEST_TOTAL_USD
 from optllm_router.errors import ConfigError
 from optllm_router.outcomes import OutcomeTable
 from optllm_router.records import Floats, Ints
 
 SplitKind: TypeAlias = Literal["random", "text", "task", "time"]
+DEFAULT_LABELS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,7 +85,7 @@ def problem_of(table: OutcomeTable, source: str) -> tuple[Problem, int]:
     """Return a table's complete queries as a problem, and how many incomplete ones are left out.
 
     Raises:
-        ConfigError: fewer than 2 candidates or no complete query.
+        ConfigError: fewer than 2 candidates, no complete query, or costs whose total overflows.
     """
     complete = (np.isfinite(table.score) & np.isfinite(table.cost_usd)).all(axis=1)
     at = np.flatnonzero(complete).tolist()
@@ -92,6 +94,7 @@ def problem_of(table: OutcomeTable, source: str) -> tuple[Problem, int]:
             f"'{source}' has {len(at)} queries with a score and a `cost_usd` of all of its "
             f"{table.n_models} models: an evaluation needs at least one, and 2 models or more"
         )
+    _check_costs(table.cost_usd[at], source)
     texts = [table.queries[i] for i in at]
     number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     hashed = [hash_text(text) for text in number]
@@ -110,12 +113,40 @@ def problem_of(table: OutcomeTable, source: str) -> tuple[Problem, int]:
     return problem, table.n_queries - len(at)
 
 
+def _check_costs(cost_usd: Floats, source: str) -> None:
+    """Refuse costs, (n_queries, n_candidates), that nobody can add up. Raises: ConfigError."""
+    largest, limit = float(cost_usd.max()), LARGEST_TOTAL_USD / len(cost_usd)
+    if largest > limit:
+        raise ConfigError(
+            f"'{source}' has a `cost_usd` of {largest:g}, above {limit:g}: the total of its "
+            f"{len(cost_usd):,} queries would overflow. Give the cost of one query in USD"
+        )
+
+
 def _prompt_tokens(table: OutcomeTable) -> Floats:
     """Every query's prompt tokens: the table's, else a quarter of the text's characters."""
     known = np.where(table.prompt_tokens >= 0, table.prompt_tokens, 0).sum(axis=1)
     n_known = (table.prompt_tokens >= 0).sum(axis=1)
     guessed = np.array([len(query) / 4 for query in table.queries])
     return np.where(n_known > 0, known / np.maximum(n_known, 1), guessed)
+
+
+def labelled_sizes(labels: Sequence[float] | None, n_queries: int) -> list[int]:
+    """Return the distinct numbers of labelled queries, ascending.
+
+    Without any given: `DEFAULT_LABELS`, but at most half of the queries, and at least 2.
+
+    Raises:
+        ConfigError: one is not positive, or nothing is left to test on.
+    """
+    if labels:
+        return sorted({n_labelled(one, n_queries) for one in labels})
+    if n_queries < 3:
+        raise ConfigError(
+            f"{n_queries} queries are too few: an evaluation labels at least 2 and tests on the "
+            "others, so give DATA 3 complete queries or more"
+        )
+    return [min(DEFAULT_LABELS, max(n_queries // 2, 2))]
 
 
 def n_labelled(labels: float, n_queries: int) -> int:

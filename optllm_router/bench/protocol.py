@@ -8,13 +8,13 @@ resampled test texts give the intervals.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optllm_router.bench.policies import Asked, asked_of, policy_figures
 from optllm_router.bench.problem import Problem, Split
 from optllm_router.bench.records import Drawn, Reliability, Run
 from optllm_router.bench.routing import BuildRouter, Routed, Terms
@@ -42,13 +42,14 @@ from optllm_router.core.front.quality import (
     normalised,
     spread,
 )
-from optllm_router.core.policy import Budget, Policy, TargetAccuracy
 from optllm_router.records import Floats, Ints
 
 Counts: TypeAlias = NDArray[np.signedinteger[Any]]  # how often each query counts
 
-N_AMOUNTS = 5
-MAX_RESAMPLED_POINTS = 1_000  # of a walk, while test texts are resampled
+MAX_RESAMPLED_POINTS = 1_000
+"""Of a longer walk every k-th point and the last are read while test texts are resampled, at most
+one more than this."""
+
 MAX_JUDGED_POINTS = 500  # of a front, where every point is compared with every other one
 N_DRAWN = 200
 
@@ -85,21 +86,22 @@ def run(name: str, build: BuildRouter, split: Split, terms: Terms, by: Judged) -
     start = time.perf_counter()
     routed = build(split, terms)
     seconds = time.perf_counter() - start
-    curve = _curve(routed.walk, by.test)
+    curve, asked = _curve(routed.walk, by.test), asked_of(routed, split)
     figures = {
         **_headline(routed.walk, by),
+        **policy_figures(asked, by.test, np.ones(by.test.n_queries)),
         **_areas(curve, by.test),
         **_front_quality(curve, by.test),
-        **_policies(routed, split, by.test),
         **_calibration(routed, by.test),
         **_cost_errors(routed, terms, by.test),
     }
     return Run(
         router=name,
         n_labelled=split.labelled.n_queries,
+        n_test=by.test.n_queries,
         seed=split.seed,
         figures=figures,
-        resampled=_resampled(routed.walk, by),
+        resampled=_resampled(routed.walk, asked, by),
         drawn=_drawn(curve),
         reliability=_reliability(routed, by.test),
         seconds=seconds,
@@ -108,7 +110,10 @@ def run(name: str, build: BuildRouter, split: Split, terms: Terms, by: Judged) -
 
 
 def _curve(walk: Walk, test: Problem, weights: Counts | None = None, *, thin: int = 1) -> Curve:
-    """Realise a walk, with queries that count `weights` times each, every `thin`-th point of it."""
+    """Realise a walk, with queries that count `weights` times each, every `thin`-th point of it.
+
+    Its points keep the walk's order, hence the forecast is that of the whole test part.
+    """
     weight = np.ones(test.n_queries) if weights is None else weights.astype(np.float64)
     cost, score = (
         np.maximum(walk.totals(values * weight[:, None]), 0.0)
@@ -122,15 +127,28 @@ def _curve(walk: Walk, test: Problem, weights: Counts | None = None, *, thin: in
     )
 
 
+def _by_forecast(curve: Curve, forecast_usd: Floats) -> Curve:
+    """Order a curve by other forecasts, (n_points,): those for the queries that it realises."""
+    forecast = np.maximum(forecast_usd, 0.0)
+    order = np.argsort(forecast, kind="stable")
+    return replace(
+        curve,
+        forecast_usd=forecast[order],
+        cost_usd=curve.cost_usd[order],
+        score=curve.score[order],
+    )
+
+
 def _every(n_points: int, thin: int) -> Ints:
     """Every `thin`-th point from the first on, and the last."""
-    return np.unique(np.append(np.arange(0, n_points, thin), n_points - 1))
+    at = np.arange(0, n_points, thin)
+    return at if at[-1] == n_points - 1 else np.append(at, n_points - 1)
 
 
 def _headline(
     walk: Walk, by: Judged, weights: Counts | None = None, *, thin: int = 1
 ) -> dict[str, float]:
-    """The figures that have intervals, on the whole test part or a resample of it."""
+    """The walk's figures that have intervals, on the whole test part or a resample of it."""
     test = by.test
     count = np.ones(test.n_queries, dtype=np.int64) if weights is None else weights
     if not count.any():  # a resample without any text of a small test part
@@ -144,7 +162,9 @@ def _headline(
     if cheapest > 0.0:  # budgets are geometric
         most = best.cost_usd
         figures["budget_area"] = budget_area(curve, cheapest_usd=cheapest, best_cost_usd=most)
-        figures["overspend"] = overspend(curve, cheapest_usd=cheapest, best_cost_usd=most)
+        forecast = walk.forecast(count.astype(np.float64))[_every(walk.forecast_usd.size, thin)]
+        trusted = _by_forecast(curve, forecast)
+        figures["overspend"] = overspend(trusted, cheapest_usd=cheapest, best_cost_usd=most)
     return figures
 
 
@@ -167,22 +187,27 @@ def _crossfitted(walk: Walk, by: Judged, count: Counts, *, thin: int) -> dict[st
     return {"saving_crossfit": found.saving, "shortfall_crossfit": found.shortfall}
 
 
-def _resampled(walk: Walk, by: Judged) -> dict[str, Floats]:
-    """The headline figures in every resample, NaN in one where a figure is not defined.
+def _resampled(walk: Walk, asked: Asked, by: Judged) -> dict[str, Floats]:
+    """The headline and the policies' figures in every resample, NaN where one is not defined.
 
-    Of long walks about `MAX_RESAMPLED_POINTS` are walked.
+    Of long walks about `MAX_RESAMPLED_POINTS` are read.
     """
     thin = -(-walk.forecast_usd.size // MAX_RESAMPLED_POINTS)
-    found = [_headline(walk, by, weights, thin=thin) for weights in by.weights]
+    found = []
+    for weights in by.weights:
+        figures = _headline(walk, by, weights, thin=thin)
+        if weights.any():
+            figures |= policy_figures(asked, by.test, weights.astype(np.float64))
+        found.append(figures)
     names = dict.fromkeys(name for one in found for name in one)
     return {name: np.array([one.get(name, np.nan) for one in found]) for name in names}
 
 
 def _areas(curve: Curve, test: Problem) -> dict[str, float]:
+    """Areas over one range for every router: from the cheapest to the dearest single candidate."""
     best = best_single(test.scores, test.cost_usd)
     total = test.cost_usd.sum(axis=0)
-    low = max(float(total.min()), float(curve.cost_usd.min()))
-    figures = {"aiq": aiq(curve, low_usd=low, high_usd=max(low, float(total.max())))}
+    figures = {"aiq": aiq(curve, low_usd=float(total.min()), high_usd=float(total.max()))}
     if best.cost_usd > 0.0:
         figures["qnc"] = qnc(curve, best.score, best.cost_usd)
     return figures
@@ -211,61 +236,17 @@ def _thinned(points: Floats) -> Floats:
     return points[_every(len(points), -(-len(points) // MAX_JUDGED_POINTS))]
 
 
-def _policies(routed: Routed, split: Split, test: Problem) -> dict[str, float]:
-    """What a user gets who asks for the best candidate's accuracy, or for some amounts."""
-    seen = split.labelled
-    asked = float(seen.scores.mean(axis=0).max())
-    best = best_single(test.scores, test.cost_usd)
-    figures: dict[str, float] = {}
-    if 0.0 < asked <= 1.0 and (routed.plan or routed.forecast_score is not None):
-        cost, score = _outcome(routed, TargetAccuracy(asked), test)
-        figures["target_shortfall"] = best.score - score
-        figures["target_missed"] = asked - score
-        if best.cost_usd > 0.0:
-            figures["target_saving"] = 1.0 - cost / best.cost_usd
-    amounts = list(_amounts(seen, test.n_queries))
-    served = [_outcome(routed, Budget(usd), test) for usd in amounts]
-    figures["budget_score"] = float(np.mean([score for _, score in served]))
-    over = [max(0.0, cost / usd - 1.0) for usd, (cost, _) in zip(amounts, served, strict=True)]
-    figures["budget_overspend"] = float(np.mean(over))
-    return figures
-
-
-def _amounts(seen: Problem, n_queries: int) -> Iterator[float]:
-    """Budgets between the cheapest and the best candidate's labelled mean cost, geometric."""
-    cost, best = seen.cost_usd.mean(axis=0), best_single(seen.scores, seen.cost_usd)
-    low, high = float(cost.min()), best.cost_usd / seen.n_queries
-    for usd in np.geomspace(max(low, 1e-12), max(high, 1e-12), N_AMOUNTS + 2)[1:-1]:
-        yield float(usd) * n_queries
-
-
-def _outcome(routed: Routed, policy: Policy, test: Problem) -> tuple[float, float]:
-    """What a policy's allocation really costs, in USD, and its mean score."""
-    if routed.plan is not None:
-        choice, each = routed.plan(policy), np.arange(test.n_queries)
-        return float(test.cost_usd[each, choice].sum()), float(test.scores[each, choice].mean())
-    point = _point(routed, policy)
-    cost, score = routed.walk.totals(test.cost_usd), routed.walk.totals(test.scores)
-    return float(cost[point]), float(score[point]) / test.n_queries
-
-
-def _point(routed: Routed, policy: Policy) -> int:
-    """The point of a walk that a policy stands for by forecast, or the nearest to it."""
-    if isinstance(policy, Budget):
-        within = routed.walk.forecast_usd <= policy.usd * (1.0 + 1e-12)
-        return int(np.flatnonzero(within)[-1]) if within.any() else 0
-    if not isinstance(policy, TargetAccuracy) or routed.forecast_score is None:
-        raise TypeError(f"{policy!r} is no policy that an evaluation asks for")
-    reached = routed.forecast_score >= policy.accuracy
-    return int(reached.argmax()) if reached.any() else int(routed.forecast_score.argmax())
-
-
 def _calibration(routed: Routed, test: Problem) -> dict[str, float]:
     if routed.prob is None:
         return {}
     pooled = calibration(routed.prob, test.scores)
     each = [one.ece for one in calibration_by_column(routed.prob, test.scores)]
-    return {"ece": float(np.mean(each)), "brier": pooled.brier, "log_loss": pooled.log_loss}
+    return {
+        "ece": float(np.mean(each)),
+        "ece_pooled": pooled.ece,
+        "brier": pooled.brier,
+        "log_loss": pooled.log_loss,
+    }
 
 
 def _cost_errors(routed: Routed, terms: Terms, test: Problem) -> dict[str, float]:
@@ -285,14 +266,25 @@ def _cost_errors(routed: Routed, terms: Terms, test: Problem) -> dict[str, float
 
 
 def _reliability(routed: Routed, test: Problem) -> tuple[Reliability, ...]:
+    """Every candidate's bins and calibration."""
     if routed.prob is None:
         return ()
-    bins = (reliability(routed.prob[:, j], test.scores[:, j]) for j in range(len(test.candidates)))
     return tuple(
-        Reliability(
-            candidate=name, prob=found.prob, score=found.score, n=found.n.astype(np.float64)
-        )
-        for name, found in zip(test.candidates, bins, strict=True)
+        _of_candidate(name, routed.prob[:, j], test.scores[:, j])
+        for j, name in enumerate(test.candidates)
+    )
+
+
+def _of_candidate(name: str, prob: Floats, scores: Floats) -> Reliability:
+    bins, found = reliability(prob, scores), calibration(prob, scores)
+    return Reliability(
+        candidate=name,
+        prob=bins.prob,
+        score=bins.score,
+        n=bins.n.astype(np.float64),
+        ece=found.ece,
+        brier=found.brier,
+        log_loss=found.log_loss,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,12 +20,18 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
-    """One candidate's bins of equal mass: mean probability, mean score and size, (n_bins,) each."""
+    """One candidate's bins of equal mass: mean probability, mean score and size, (n_bins,) each.
+
+    `ece`, `brier` and `log_loss` are the candidate's own; NaN where they were not computed.
+    """
 
     candidate: str
     prob: Floats
     score: Floats
     n: Floats
+    ece: float = math.nan
+    brier: float = math.nan
+    log_loss: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +39,13 @@ class Run:
     """One router on one split.
 
     `figures` holds every figure by its name in `FIGURES`; one that is not defined for the router is
-    absent. `resampled` holds the headline figures under resampled test texts, (n_resamples,) each,
-    the same resamples for every router of a split.
+    absent. `resampled` holds those of `RESAMPLED` under resampled test texts, (n_resamples,) each,
+    NaN in a resample that leaves one undefined; the same resamples for every router of a split.
     """
 
     router: str
     n_labelled: int
+    n_test: int
     seed: int
     figures: Mapping[str, float]
     resampled: Mapping[str, Floats]
@@ -52,7 +60,9 @@ class Row:
     """One router at one number of labels, over all seeds.
 
     An interval's ends are NaN where a single run gives none. `against_zero` is the difference from
-    the zero-router, of the headline figures, paired.
+    the zero-router, of the headline figures, paired. `kinds` says per figure what an interval is
+    over: "seeds and texts", which for one seed are its texts; "seeds"; or "none" where there is no
+    interval. `against_kinds` says so of the differences.
     """
 
     router: str
@@ -60,12 +70,14 @@ class Row:
     n_seeds: int
     figures: Mapping[str, Interval]
     against_zero: Mapping[str, Interval]
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    against_kinds: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Single:
-    """One candidate asked for every query of the table."""
+    """One candidate asked for every query: its mean score and its total cost."""
 
     candidate: str
     score: float
@@ -86,7 +98,9 @@ class ExtraTable:
 class Report:
     """A whole evaluation of one table; `runs` are of every seed, `rows` sum them up.
 
-    `n_test` is the number of test queries per number of labels.
+    Per number of labels: `n_test` is the number of test queries, rounded where it differs between
+    seeds, and `test_singles` are the candidates on the test parts, means over the seeds. `singles`
+    are of the whole table.
     """
 
     source: str
@@ -98,6 +112,7 @@ class Report:
     n_resamples: int
     n_test: Mapping[int, int]
     singles: tuple[Single, ...]
+    test_singles: Mapping[int, tuple[Single, ...]]
     rows: tuple[Row, ...]
     runs: tuple[Run, ...]
     notes: tuple[str, ...] = field(default=())
@@ -207,6 +222,13 @@ FIGURES: Mapping[str, Figure] = {
             meaning="expected calibration error, 15 bins of equal mass, mean over the candidates",
         ),
         Figure(
+            name="ece_pooled",
+            label="ECE, pooled",
+            unit="score",
+            better="lower",
+            meaning="the same over the probabilities of all candidates together",
+        ),
+        Figure(
             name="brier",
             label="Brier score",
             unit="score",
@@ -239,7 +261,9 @@ FIGURES: Mapping[str, Figure] = {
             label="AIQ",
             unit="score",
             better="higher",
-            meaning="area under the non-decreasing hull of the realised curve per unit of cost",
+            meaning="mean height of the non-decreasing hull of the realised curve, from the "
+            "cheapest to the dearest candidate's cost; before its first point score x cost / its "
+            "cost",
         ),
         Figure(
             name="qnc",
@@ -285,5 +309,15 @@ HEADLINE = (
     "max_accuracy",
     "budget_area",
     "overspend",
+)
+"""The figures of a realised curve that an evaluation is read by."""
+
+RESAMPLED = (
+    *HEADLINE,
+    "target_shortfall",
+    "target_missed",
+    "target_saving",
+    "budget_score",
+    "budget_overspend",
 )
 """The figures that are resampled, and have intervals over seeds and test texts."""

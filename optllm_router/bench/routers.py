@@ -6,6 +6,7 @@ of them. OptLLM, MetaLLM and the evolutionary baselines have modules of their ow
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,9 @@ from optllm_router.bench.routing import (
     Terms,
     forecast_costs,
     routed_by,
+    task_indicators,
     text_components,
+    with_tasks,
 )
 from optllm_router.bench.walks import FrontWalk, MixWalk, hull_mix
 from optllm_router.core.estimates import Estimator
@@ -24,11 +27,13 @@ from optllm_router.core.fitting import fit_snapshot
 from optllm_router.core.front import pareto_front
 from optllm_router.core.planning import aligned_optimism
 from optllm_router.core.snapshot import TrainingSet
-from optllm_router.records import Candidate, Floats, Query
+from optllm_router.core.success import TASK_SCALE
+from optllm_router.records import Candidate, Floats, Ints, Query
 
 N_NEIGHBOURS = (5, 10, 20, 40, 80)
 N_COMPONENTS = 100
 N_MIXED = 201
+ROWS_AT_ONCE = 2_000  # whose similarities to all labelled queries are in memory
 
 
 def ours(split: Split, terms: Terms) -> Routed:
@@ -68,27 +73,32 @@ def training_set(split: Split) -> TrainingSet:
 
 
 def knn(split: Split, terms: Terms) -> Routed:
-    """Average the scores of the k most similar labelled texts (cosine), k by leave-one-out."""
-    seen, asked = (_unit(part) for part in text_components(split, N_COMPONENTS))
+    """Average the scores of the k most similar labelled queries, k by leave-one-out.
+
+    Two queries are as similar as the cosine of their text's components, and 0.49 more where they
+    are of the same named task: the indicator stands beside the unit text vector with the weight
+    that it has in our own design (`TASK_SCALE`, 0.7, of which 0.49 is the square).
+    """
+    seen, asked = _placed(split)
     scores = split.labelled.scores
-    similar = seen @ seen.T
-    same = split.labelled.group[:, None] == split.labelled.group
-    similar[same] = -np.inf  # a repeated text would be its own best neighbour
     sizes = [k for k in N_NEIGHBOURS if k < len(seen)] or [1]
-    error = [((_nearest_mean(similar, scores, k) - scores) ** 2).mean() for k in sizes]
+    error = loo_errors(seen, scores, split.labelled.group, sizes)
     k = sizes[int(np.argmin(error))]
-    prob = _nearest_mean(asked @ seen.T, scores, k)
+    nearest = (found[:, :k] for found in nearest_blocks(asked, seen, [k]))
+    prob = np.concatenate([scores[rows].mean(axis=1) for rows in nearest])
     routed = routed_by(prob, forecast_costs(split, terms), split.test.candidates)
     return replace(routed, note=f"k = {k}")
 
 
 def forest(split: Split, terms: Terms) -> Routed:
-    """Predict by RandomForest(200 trees, depth 10) on 100 components, then the exact front."""
+    """Predict by RandomForest(200 trees, depth 10) on text and task, then the exact front.
+
+    The text is 100 components, the task its indicator; the intercept is what is left to grow a tree
+    on where there is neither.
+    """
     from sklearn.ensemble import RandomForestRegressor
 
-    seen, asked = text_components(split, N_COMPONENTS)
-    if not seen.shape[1]:  # texts without a word: nothing to grow a tree on
-        seen, asked = np.zeros((len(seen), 1)), np.zeros((len(asked), 1))
+    seen, asked = with_tasks(split, N_COMPONENTS)
     model = RandomForestRegressor(200, max_depth=10, random_state=split.seed, n_jobs=2)
     model.fit(seen, split.labelled.scores).set_params(n_jobs=1)
     prob = model.predict(asked)  # by one thread: with more, their timing orders the sum over trees
@@ -135,7 +145,51 @@ def _unit(rows: Floats) -> Floats:
     return np.asarray(rows / np.where(lengths > 0, lengths, 1.0))
 
 
-def _nearest_mean(similarity: Floats, scores: Floats, k: int) -> Floats:
-    """The mean score of each row's k most similar columns, (n_rows, n_candidates)."""
-    nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-    return np.asarray(scores[nearest].mean(axis=1))
+def _placed(split: Split) -> tuple[Floats, Floats]:
+    """Unit text vector and scaled task indicators of both parts, whose products are similarities.
+
+    Shapes (n_labelled, n_features) and (n_test, n_features).
+    """
+    seen, asked = (
+        np.hstack([_unit(text), TASK_SCALE * task])
+        for text, task in zip(
+            text_components(split, N_COMPONENTS), task_indicators(split), strict=True
+        )
+    )
+    return seen, asked
+
+
+def loo_errors(points: Floats, scores: Floats, group: Ints, sizes: Sequence[int]) -> list[float]:
+    """Return the mean squared error of every number of neighbours, each point left out in turn.
+
+    With a point all of its group is left out: a repeated text would be its own best neighbour.
+
+    Args:
+        points: (n, n_features); a product of two rows is their similarity.
+        scores: (n, n_candidates).
+        group: (n,), equal for equal texts.
+        sizes: numbers of neighbours, each below n.
+    """
+    squares, start = np.zeros(len(sizes)), 0
+    for nearest in nearest_blocks(points, points, sizes, group=group):
+        true = scores[start : start + len(nearest)]
+        squares += [((scores[nearest[:, :k]].mean(axis=1) - true) ** 2).sum() for k in sizes]
+        start += len(nearest)
+    return [float(one) for one in squares / scores.size]
+
+
+def nearest_blocks(
+    asked: Floats, seen: Floats, sizes: Sequence[int], *, group: Ints | None = None
+) -> Iterator[Ints]:
+    """Yield the rows of `seen` that are most similar to each of `asked`, in blocks of `asked`.
+
+    A block is (at most `ROWS_AT_ONCE`, max(sizes)); its first k columns are the k nearest for every
+    k of `sizes`, in no order. Where `asked` is `seen`, rows of the same `group` come last.
+    """
+    for start in range(0, len(asked), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        distance = -asked[rows] @ seen.T
+        if group is not None:
+            distance[group[rows, None] == group] = np.inf
+        order = np.argpartition(distance, [k - 1 for k in sizes], axis=1)
+        yield order[:, : max(sizes)]

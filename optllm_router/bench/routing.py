@@ -18,7 +18,7 @@ from optllm_router.core.policy import Budget, MostAccurate, Policy, TargetAccura
 from optllm_router.core.projection import Projection
 from optllm_router.core.snapshot import Optimism
 from optllm_router.errors import InfeasiblePolicyError
-from optllm_router.records import Floats, Ints
+from optllm_router.records import Floats, Ints, SearchKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,10 +43,13 @@ class Terms:
     """The terms on which all routers of an evaluation run.
 
     With `oracle_costs` they are told what each test answer will cost, as the papers do.
+    `n_bootstraps` and `alpha` are OptLLM's; `as_released` reproduces the defects of its code.
     """
 
     oracle_costs: bool = False
     n_bootstraps: int = 20
+    alpha: float = 0.5
+    as_released: bool = False
 
 
 BuildRouter = Callable[[Split, Terms], Routed]
@@ -77,13 +80,19 @@ def routed_by(
     )
 
 
-def planned(estimates: Estimates, policy: Policy, optimism: Optimism | None) -> Ints:
+def planned(
+    estimates: Estimates,
+    policy: Policy,
+    optimism: Optimism | None,
+    *,
+    search: SearchKind = "exact",
+) -> Ints:
     """Plan the batch; an amount or a target that is out of reach is replaced by the nearest."""
     try:
-        return plan_batch(estimates, policy, optimism).choice
+        return plan_batch(estimates, policy, optimism, search=search).choice
     except InfeasiblePolicyError as error:
         nearest = nearest_feasible(policy, error.nearest)
-        return plan_batch(estimates, nearest, optimism).choice
+        return plan_batch(estimates, nearest, optimism, search=search).choice
 
 
 def nearest_feasible(policy: Policy, nearest: float) -> Policy:
@@ -98,13 +107,18 @@ def nearest_feasible(policy: Policy, nearest: float) -> Policy:
     raise TypeError(f"{policy!r} has no amount and no target: it is always feasible")
 
 
-def given_estimates(prob: Floats, cost_usd: Floats, candidates: Sequence[str]) -> Estimates:
-    """Return estimates that come from elsewhere, every candidate allowed everywhere."""
+def given_estimates(
+    prob: Floats, cost_usd: Floats, candidates: Sequence[str], *, std: Floats | None = None
+) -> Estimates:
+    """Return estimates that come from elsewhere, every candidate allowed everywhere.
+
+    All (n_queries, n_candidates); without `std` the estimates' uncertainty is unknown (NaN).
+    """
     everywhere = np.ones(prob.shape, dtype=np.bool_)
     return Estimates(
         columns=tuple(candidates),
         prob=prob,
-        std=np.full(prob.shape, np.nan),
+        std=np.full(prob.shape, np.nan) if std is None else std,
         cost_usd=cost_usd,
         worst_nusd=np.full(prob.shape, np.iinfo(np.int64).max),
         able=everywhere,
@@ -121,15 +135,27 @@ def text_components(split: Split, n_components: int) -> tuple[Floats, Floats]:
 
 def with_tasks(split: Split, n_components: int) -> tuple[Floats, Floats]:
     """Return design matrices of labelled and test part: intercept, text components, tasks."""
-    seen, asked = text_components(split, n_components)
-    tasks = sorted({task for task in split.labelled.tasks if task})
-    return _designed(split.labelled, seen, tasks), _designed(split.test, asked, tasks)
+    seen, asked = (
+        np.hstack([np.ones((len(components), 1)), components, tasks])
+        for components, tasks in zip(
+            text_components(split, n_components), task_indicators(split), strict=True
+        )
+    )
+    return seen, asked
 
 
-def _designed(problem: Problem, components: Floats, tasks: Sequence[str]) -> Floats:
-    is_of = np.array([[task == name for name in tasks] for task in problem.tasks], dtype=np.float64)
-    one = np.ones((problem.n_queries, 1))
-    return np.hstack([one, components, is_of.reshape(problem.n_queries, len(tasks))])
+def task_indicators(split: Split) -> tuple[Floats, Floats]:
+    """Return 1 where a labelled or a test query is of a labelled task, (n_queries, n_tasks) each.
+
+    An unnamed task, and one that no labelled query has, is a row of zeros.
+    """
+    names = sorted({task for task in split.labelled.tasks if task})
+    return _indicators(split.labelled, names), _indicators(split.test, names)
+
+
+def _indicators(problem: Problem, names: Sequence[str]) -> Floats:
+    is_of = np.array([[task == name for name in names] for task in problem.tasks], dtype=np.float64)
+    return is_of.reshape(problem.n_queries, len(names))
 
 
 def _distinct(problem: Problem) -> list[SparseText]:

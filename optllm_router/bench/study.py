@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from optllm_router.bench.papers import metallm, optllm
 from optllm_router.bench.problem import Problem, SplitKind, split
 from optllm_router.bench.protocol import judged, run
-from optllm_router.bench.records import FIGURES, HEADLINE, Report, Row, Run, Single
+from optllm_router.bench.records import FIGURES, HEADLINE, RESAMPLED, Report, Row, Run, Single
 from optllm_router.bench.routers import forest, knn, oracle, ours, random_mix, zero
 from optllm_router.bench.routing import BuildRouter, Terms
 from optllm_router.core.evaluation import Interval, bootstrap_weights, paired_interval, t_interval
@@ -34,7 +34,10 @@ WEIGHTS_SEED = 20_240_515
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What an evaluation runs: `n_labelled` are numbers of labelled queries, ascending."""
+    """What an evaluation runs: `n_labelled` are numbers of labelled queries, ascending.
+
+    A split by time is the same for every seed, so it runs one, however many `n_seeds` are asked.
+    """
 
     n_labelled: Sequence[int]
     n_seeds: int
@@ -44,9 +47,14 @@ class Plan:
     n_resamples: int
 
     @property
+    def seeds(self) -> range:
+        """The seeds that run."""
+        return range(1 if self.kind == "time" else self.n_seeds)
+
+    @property
     def n_runs(self) -> int:
         """How many runs that makes."""
-        return len(self.n_labelled) * self.n_seeds * len(self.routers)
+        return len(self.n_labelled) * len(self.seeds) * len(self.routers)
 
 
 def known_routers(names: Iterable[str]) -> tuple[str, ...]:
@@ -63,40 +71,73 @@ def known_routers(names: Iterable[str]) -> tuple[str, ...]:
 
 def evaluate(problem: Problem, plan: Plan, advance: Callable[[str], None]) -> Report:
     """Run everything, telling `advance` what is next, and sum it up."""
-    n_test = _test_sizes(problem, plan)
-    rng = np.random.default_rng(WEIGHTS_SEED)
-    weights = bootstrap_weights(range(problem.n_texts), plan.n_resamples, rng)
-    runs: list[Run] = []
-    for n in plan.n_labelled:
-        for seed in range(plan.n_seeds):
-            part = split(problem, plan.kind, n, seed)
-            by = judged(part, weights)
-            for name in plan.routers:
-                advance(f"{name}, {n} labelled, seed {seed}")
-                runs.append(run(name, ROUTERS[name], part, plan.terms, by))
+    tests = {n: _test_parts(problem, plan, n) for n in plan.n_labelled}
+    runs = tuple(_runs(problem, plan, advance))
     return Report(
         source=problem.source,
         n_queries=problem.n_queries,
         n_texts=problem.n_texts,
         split=plan.kind,
         costs="oracle" if plan.terms.oracle_costs else "forecast",
-        n_seeds=plan.n_seeds,
+        n_seeds=len(plan.seeds),
         n_resamples=plan.n_resamples,
-        n_test=n_test,
+        n_test={n: n_test for n, (n_test, _) in tests.items()},
         singles=singles(problem),
+        test_singles={n: found for n, (_, found) in tests.items()},
         rows=tuple(rows_of(runs)),
-        runs=tuple(runs),
+        runs=runs,
+        notes=tuple(_notes(plan, runs)),
     )
 
 
-def _test_sizes(problem: Problem, plan: Plan) -> dict[int, int]:
-    """The test queries per number of labels, of seed 0; an impossible split fails here, at once."""
-    sizes = {
-        (n, seed): split(problem, plan.kind, n, seed).test.n_queries
-        for n in plan.n_labelled
-        for seed in range(plan.n_seeds)
-    }
-    return {n: sizes[n, 0] for n in plan.n_labelled}
+def _runs(problem: Problem, plan: Plan, advance: Callable[[str], None]) -> Iterator[Run]:
+    rng = np.random.default_rng(WEIGHTS_SEED)
+    weights = bootstrap_weights(range(problem.n_texts), plan.n_resamples, rng)
+    for n in plan.n_labelled:
+        for seed in plan.seeds:
+            part = split(problem, plan.kind, n, seed)
+            by = judged(part, weights)
+            for name in plan.routers:
+                advance(f"{name}, {n} labelled, seed {seed}")
+                yield run(name, ROUTERS[name], part, plan.terms, by)
+
+
+def _test_parts(problem: Problem, plan: Plan, n: int) -> tuple[int, tuple[Single, ...]]:
+    """The rounded mean number of test queries over the seeds, and the candidates' means on them.
+
+    An impossible split fails here, before anything runs.
+    """
+    parts = [split(problem, plan.kind, n, seed).test for seed in plan.seeds]
+    by_seed = zip(*(singles(part) for part in parts), strict=True)
+    return round(np.mean([part.n_queries for part in parts])), tuple(
+        Single(
+            candidate=of_one[0].candidate,
+            score=float(np.mean([single.score for single in of_one])),
+            cost_usd=float(np.mean([single.cost_usd for single in of_one])),
+        )
+        for of_one in by_seed
+    )
+
+
+def _notes(plan: Plan, runs: Sequence[Run]) -> Iterator[str]:
+    """What a reader of the intervals must know."""
+    n_seeds = len(plan.seeds)
+    if n_seeds < plan.n_seeds:
+        yield f"A split by {plan.kind} is the same for every seed: 1 of {plan.n_seeds} seeds ran."
+    if n_seeds == 1 and plan.n_resamples:
+        yield "With 1 seed, intervals over seeds and texts are over its test texts only."
+    if 2 <= n_seeds < FEW_SEEDS and plan.n_resamples:
+        yield (
+            f"Below {FEW_SEEDS} seeds, an interval over seeds and texts spans both the bootstrap's "
+            "and Student's over seeds."
+        )
+    undefined = [np.isnan(values).sum() for one in runs for values in one.resampled.values()]
+    most = int(max(undefined, default=0))
+    if most:
+        yield (
+            f"Up to {most} of {plan.n_resamples} resamples of texts leave a figure undefined; they "
+            "do not count in its interval, which is over seeds only where they are more than half."
+        )
 
 
 def singles(problem: Problem) -> tuple[Single, ...]:
@@ -113,12 +154,16 @@ def rows_of(runs: Sequence[Run]) -> Iterable[Row]:
     for n, name in dict.fromkeys((one.n_labelled, one.router) for one in runs):
         own = [one for one in runs if (one.n_labelled, one.router) == (n, name)]
         base = [one for one in runs if (one.n_labelled, one.router) == (n, "zero")]
+        figures = {figure: _summed(own, figure) for figure in _common(own)}
+        against = _against(own, base)
         yield Row(
             router=name,
             n_labelled=n,
             n_seeds=len(own),
-            figures={figure: _summed(own, figure) for figure in _common(own)},
-            against_zero=_against(own, base),
+            figures={figure: found for figure, (found, _) in figures.items()},
+            against_zero={figure: found for figure, (found, _) in against.items()},
+            kinds={figure: kind for figure, (_, kind) in figures.items()},
+            against_kinds={figure: kind for figure, (_, kind) in against.items()},
             note=own[0].note,
         )
 
@@ -128,14 +173,15 @@ def _common(runs: Sequence[Run]) -> list[str]:
     return [name for name in FIGURES if all(name in run.figures for run in runs)]
 
 
-def _summed(runs: Sequence[Run], figure: str) -> Interval:
+def _summed(runs: Sequence[Run], figure: str) -> tuple[Interval, str]:
+    """The figure's interval, and its kind as in `Row.kinds`."""
     estimates = np.array([run.figures[figure] for run in runs])
-    if figure in HEADLINE and all(figure in run.resampled for run in runs):
+    if figure in RESAMPLED and all(figure in run.resampled for run in runs):
         return _interval(np.array([run.resampled[figure] for run in runs]), estimates)
     return _over_seeds(estimates)
 
 
-def _against(runs: Sequence[Run], base: Sequence[Run]) -> dict[str, Interval]:
+def _against(runs: Sequence[Run], base: Sequence[Run]) -> dict[str, tuple[Interval, str]]:
     """The paired differences from the zero-router, seed by seed and resample by resample."""
     if not base or runs[0].router == "zero":
         return {}
@@ -152,21 +198,26 @@ def _against(runs: Sequence[Run], base: Sequence[Run]) -> dict[str, Interval]:
     return found
 
 
-def _interval(resampled: Floats, estimates: Floats) -> Interval:
-    """Bootstrap over seeds and texts; below ten seeds at least as wide as Student's over seeds."""
-    if not resampled.size or not np.isfinite(resampled).all():
+def _interval(resampled: Floats, estimates: Floats) -> tuple[Interval, str]:
+    """Bootstrap over seeds and texts; below ten seeds at least as wide as Student's over seeds.
+
+    A resample that leaves the figure undefined in some seed is left out; where those are more than
+    half, the interval is over seeds alone.
+    """
+    defined = np.isfinite(resampled).all(axis=0)
+    if not defined.any() or 2 * int(defined.sum()) < defined.size:
         return _over_seeds(estimates)
     rng = np.random.default_rng(WEIGHTS_SEED)
-    found = paired_interval(resampled, estimates, rng=rng, same_texts=True)
-    if not 2 <= estimates.size < FEW_SEEDS:
-        return found
-    student = t_interval(estimates)
-    return Interval(
-        mean=found.mean, low=min(found.low, student.low), high=max(found.high, student.high)
-    )
+    found = paired_interval(resampled[:, defined], estimates, rng=rng, same_texts=True)
+    if 2 <= estimates.size < FEW_SEEDS:
+        student = t_interval(estimates)
+        found = Interval(
+            mean=found.mean, low=min(found.low, student.low), high=max(found.high, student.high)
+        )
+    return found, "seeds and texts"
 
 
-def _over_seeds(estimates: Floats) -> Interval:
+def _over_seeds(estimates: Floats) -> tuple[Interval, str]:
     if estimates.size >= 2 and np.isfinite(estimates).all():
-        return t_interval(estimates)
-    return Interval(mean=float(estimates.mean()), low=np.nan, high=np.nan)
+        return t_interval(estimates), "seeds"
+    return Interval(mean=float(estimates.mean()), low=np.nan, high=np.nan), "none"

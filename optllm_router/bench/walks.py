@@ -6,7 +6,7 @@ total, at every point, of any value per query and candidate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -27,12 +27,33 @@ class Walk(Protocol):
         """Return every point's sum of `values` (n_queries, n_candidates) over its allocation."""
         ...
 
+    def forecast(self, weights: Floats) -> Floats:
+        """Return what each point is expected to cost, (n_points,), of queries that count so often.
+
+        In the walk's order, so not always ascending.
+        """
+        ...
+
+    def each(self, point: int, values: Floats) -> Floats:
+        """Return every query's part, (n_queries,), of a point's sum of `values`."""
+        ...
+
+    def forecast_each(self, point: int, n_queries: int) -> Floats:
+        """Return every query's part, (n_queries,), of a point's forecast cost in USD."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrontWalk:
-    """Every point of an exact front."""
+    """Every point of an exact front; `cells` are the costs that it was computed with."""
 
     front: ParetoFront
+    cells: Floats = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        n, m = self.front.n_queries, self.front.n_columns
+        columns = [self.front.costs_of(np.full(n, j, dtype=np.int64)) for j in range(m)]
+        object.__setattr__(self, "cells", np.column_stack(columns))
 
     @property
     def forecast_usd(self) -> Floats:
@@ -43,25 +64,62 @@ class FrontWalk:
         """See `Walk`."""
         return self.front.totals_of(values)
 
+    def forecast(self, weights: Floats) -> Floats:
+        """See `Walk`."""
+        return np.maximum(self.totals(self.cells * weights[:, None]), 0.0)
+
+    def each(self, point: int, values: Floats) -> Floats:
+        """See `Walk`."""
+        return _picked(values, self.front.choice(point))
+
+    def forecast_each(self, point: int, n_queries: int) -> Floats:  # noqa: ARG002
+        """See `Walk`."""
+        return _picked(self.cells, self.front.choice(point))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChoiceWalk:
-    """A list of allocations, `choice` (n_points, n_queries)."""
+    """A list of allocations, `choice` (n_points, n_queries).
+
+    `cells` (n_queries, n_candidates) are the costs that they are expected to have, in USD.
+    """
 
     choice: Ints
     forecast_usd: Floats
+    cells: Floats
+    changes: tuple[Ints, Ints, Ints, Ints] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Note what changes between neighbours: step, query, new and old column."""
+        step, query = np.nonzero(self.choice[1:] != self.choice[:-1])
+        new, old = self.choice[step + 1, query], self.choice[step, query]
+        object.__setattr__(self, "changes", (step, query, new, old))
 
     def totals(self, values: Floats) -> Floats:
         """See `Walk`."""
-        each = np.arange(values.shape[0])
-        return np.array([values[each, choice].sum() for choice in self.choice])
+        step, query, new, old = self.changes
+        change = values[query, new] - values[query, old]
+        steps = np.bincount(step, weights=change, minlength=len(self.choice) - 1)
+        return np.cumsum(np.append(_picked(values, self.choice[0]).sum(), steps))
+
+    def forecast(self, weights: Floats) -> Floats:
+        """See `Walk`."""
+        return self.totals(self.cells * weights[:, None])
+
+    def each(self, point: int, values: Floats) -> Floats:
+        """See `Walk`."""
+        return _picked(values, self.choice[point])
+
+    def forecast_each(self, point: int, n_queries: int) -> Floats:  # noqa: ARG002
+        """See `Walk`."""
+        return _picked(self.cells, self.choice[point])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MixWalk:
     """Random assignments in expectation: at a point every query is sent by the same `shares`.
 
-    `shares` is (n_points, n_candidates), each row sums to 1.
+    `shares` is (n_points, n_candidates), each row sums to 1. Every query is expected to cost alike.
     """
 
     shares: Floats
@@ -71,6 +129,22 @@ class MixWalk:
         """See `Walk`."""
         return np.asarray(self.shares @ values.sum(axis=0))
 
+    def forecast(self, weights: Floats) -> Floats:
+        """See `Walk`."""
+        return self.forecast_usd * (float(weights.sum()) / weights.size)
+
+    def each(self, point: int, values: Floats) -> Floats:
+        """See `Walk`."""
+        return np.asarray(values @ self.shares[point])
+
+    def forecast_each(self, point: int, n_queries: int) -> Floats:
+        """See `Walk`."""
+        return np.full(n_queries, self.forecast_usd[point] / n_queries)
+
+
+def _picked(values: Floats, choice: Ints) -> Floats:
+    return np.asarray(values[np.arange(len(values)), choice])
+
 
 def choices_walk(choice: Ints, forecast_usd: Floats) -> ChoiceWalk:
     """Return allocations as a walk, by their forecast cost per query and candidate.
@@ -79,10 +153,9 @@ def choices_walk(choice: Ints, forecast_usd: Floats) -> ChoiceWalk:
         choice: (n_points, n_queries), in any order.
         forecast_usd: (n_queries, n_candidates).
     """
-    unordered = ChoiceWalk(choice, np.zeros(len(choice)))
-    cost = unordered.totals(forecast_usd)
+    cost = np.array([_picked(forecast_usd, one).sum() for one in choice])
     order = np.argsort(cost, kind="stable")
-    return ChoiceWalk(choice[order], cost[order])
+    return ChoiceWalk(choice[order], cost[order], forecast_usd)
 
 
 def hull_mix(scores: Floats, cost_usd: Floats, n_queries: int, *, n_points: int = 201) -> MixWalk:
@@ -109,7 +182,7 @@ def hull_mix(scores: Floats, cost_usd: Floats, n_queries: int, *, n_points: int 
 
 
 def _upper_left_hull(scores: Floats, cost_usd: Floats) -> Ints:
-    """The candidates on the hull, the cheapest first, costs strictly increasing."""
+    """The candidates on the hull, the cheapest first, costs and scores strictly increasing."""
     hull: list[int] = []
     for j in np.lexsort((-scores, cost_usd)):
         if hull and scores[j] <= scores[hull[-1]]:
@@ -118,12 +191,9 @@ def _upper_left_hull(scores: Floats, cost_usd: Floats) -> Ints:
             scores, cost_usd, hull[-1], j
         ):
             hull.pop()
-        if hull and cost_usd[j] == cost_usd[hull[-1]]:
-            hull.pop()
         hull.append(int(j))
     return np.array(hull, dtype=np.int64)
 
 
 def _slope(scores: Floats, cost_usd: Floats, low: int, high: int) -> float:
-    step = float(cost_usd[high] - cost_usd[low])
-    return float(scores[high] - scores[low]) / step if step > 0 else np.inf
+    return float(scores[high] - scores[low]) / float(cost_usd[high] - cost_usd[low])

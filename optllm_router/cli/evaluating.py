@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -18,9 +19,14 @@ from optllm_router.cli.opening import open_log
 from optllm_router.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from optllm_router.bench.problem import Problem
     from optllm_router.bench.records import ExtraTable, Report
+    from optllm_router.bench.routing import Terms
     from optllm_router.bench.study import Plan
+
+LOG_OPTIONS = frozenset({"store", "as_json", "html"})
 
 
 class SplitName(StrEnum):
@@ -39,7 +45,9 @@ Data = Annotated[
 Labels = Annotated[
     list[float] | None,
     typer.Option(
-        "--labels", metavar="N...", help="Labelled queries, or a share below 1.  [default: 300]"
+        "--labels",
+        metavar="N...",
+        help="Labelled queries, or a share below 1.  [default: 300, at most half]",
     ),
 ]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, metavar="K", help="Splits to average over.")]
@@ -53,6 +61,12 @@ OracleCosts = Annotated[
 ]
 Bootstraps = Annotated[
     int, typer.Option("--bootstraps", min=2, metavar="N", help="OptLLM's; its paper has 100.")
+]
+Alpha = Annotated[
+    float, typer.Option("--alpha", metavar="A", help="OptLLM's: standard deviations it adds.")
+]
+AsReleased = Annotated[
+    bool, typer.Option("--as-released", help="OptLLM with the defects of its released code.")
 ]
 Resamples = Annotated[
     int, typer.Option("--resamples", min=0, metavar="N", help="Of test texts, for intervals.")
@@ -74,6 +88,7 @@ HtmlFile = Annotated[
 
 
 def evaluate(  # noqa: PLR0913  # one option each
+    ctx: typer.Context,
     data: Data = None,
     *,
     labels: Labels = None,
@@ -82,6 +97,8 @@ def evaluate(  # noqa: PLR0913  # one option each
     split: Split = SplitName.RANDOM,
     oracle_costs: OracleCosts = False,
     bootstraps: Bootstraps = 20,
+    alpha: Alpha = 0.5,
+    as_released: AsReleased = False,
     resamples: Resamples = 100,
     fronts: Fronts = False,
     regimes: Regimes = False,
@@ -91,42 +108,86 @@ def evaluate(  # noqa: PLR0913  # one option each
 ) -> None:
     """Measure the routing against baselines, on your data.
 
-    DATA has one row per query and model, as `optllm import` reads it. Everything is fitted on the
-    labelled queries and judged on the others; costs are forecast. With --store the served batches
-    of a log are reported instead, and what such a log cannot tell.
+    Routers are fitted on some labelled queries of DATA, a table as `optllm import` reads it, and
+    judged on the others. With --store the batches that a log served are reported instead.
     """
-    if (data is None) == (store is None):
-        raise ConfigError("evaluate takes either DATA or --store URL: name one of them")
+    _check_source(ctx, data, store)
     _check_targets(data, as_json, html)
     if store is not None:
-        _evaluate_log(store, as_json, html)
-        return
-    from optllm_router.bench.problem import n_labelled
-    from optllm_router.bench.routing import Terms
-    from optllm_router.bench.study import Plan, known_routers
+        return _evaluate_log(store, as_json, html)
+    from optllm_router.bench.study import Plan
 
     problem = _problem(Path(str(data)))
-    asked = routers or list(FAST_ROUTERS)
     plan = Plan(
-        n_labelled=sorted({n_labelled(n, problem.n_queries) for n in labels or [300]}),
+        n_labelled=_sizes(labels, problem),
         n_seeds=seeds,
-        routers=known_routers(ROUTER_NAMES if "all" in asked else asked),
+        routers=_routers(routers or FAST_ROUTERS),
         kind=split.value,
-        terms=Terms(oracle_costs=oracle_costs, n_bootstraps=bootstraps),
+        terms=_terms(bootstraps, alpha, oracle_costs=oracle_costs, as_released=as_released),
         n_resamples=resamples,
     )
-    _finish(_measured(problem, plan, fronts=fronts, regimes=regimes), as_json, html)
+    return _finish(_measured(problem, plan, fronts=fronts, regimes=regimes), as_json, html)
 
 
-def _check_targets(data: Path | None, *files: Path | None) -> None:
+def _check_source(ctx: typer.Context, data: Path | None, store: str | None) -> None:
+    """Refuse both sources or none, and beside a log what only DATA has. Raises: ConfigError."""
+    if (data is None) == (store is None):
+        raise ConfigError("evaluate takes either DATA or --store URL: name one of them")
+    given = [
+        f"`{option.opts[0]}`"
+        for option in ctx.command.params
+        if option.name not in {"data", *LOG_OPTIONS} and _is_given(ctx, str(option.name))
+    ]
+    if store is not None and given:
+        raise ConfigError(
+            f"{', '.join(given)}: only an evaluation of DATA has this, so leave it out with "
+            "`--store`, or evaluate a table of outcomes"
+        )
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    """Tell whether an option was written on the command line, be it its default."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _check_targets(data: Path | None, as_json: Path | None, html: Path | None) -> None:
     """Refuse what could not be written, before minutes are spent on it. Raises: ConfigError."""
+    files = [file for file in (as_json, html) if file is not None and str(file) != "-"]
     for file in files:
-        if file is None or str(file) == "-":
-            continue
         if data is not None and file.resolve() == data.resolve():
-            raise ConfigError(f"'{file}' is DATA, which a report would overwrite: name another one")
+            raise ConfigError(
+                f"'{file}' is what is evaluated, and a report would overwrite it: name another file"
+            )
         if file.is_dir() or not file.parent.is_dir():
             raise ConfigError(f"'{file}' cannot be written: name a file in a folder that exists")
+    if len(files) > len({file.resolve() for file in files}):
+        raise ConfigError(
+            f"`--json {as_json}` and `--html {html}` are one file, which the second report would "
+            "overwrite: name two"
+        )
+
+
+def _sizes(labels: Sequence[float] | None, problem: Problem) -> list[int]:
+    from optllm_router.bench.problem import labelled_sizes
+
+    return labelled_sizes(labels, problem.n_queries)
+
+
+def _routers(asked: Sequence[str]) -> tuple[str, ...]:
+    from optllm_router.bench.study import known_routers
+
+    return known_routers(ROUTER_NAMES if "all" in asked else asked)
+
+
+def _terms(bootstraps: int, alpha: float, *, oracle_costs: bool, as_released: bool) -> Terms:
+    from optllm_router.bench.routing import Terms
+
+    if not math.isfinite(alpha):
+        raise ConfigError(f"`--alpha {alpha:g}` is no number of standard deviations: give a finite")
+    return Terms(
+        oracle_costs=oracle_costs, n_bootstraps=bootstraps, alpha=alpha, as_released=as_released
+    )
 
 
 def _problem(path: Path) -> Problem:
@@ -146,15 +207,22 @@ def _measured(problem: Problem, plan: Plan, *, fronts: bool, regimes: bool) -> R
 
     from optllm_router.bench.study import evaluate as evaluated
 
-    with _progress(plan.n_runs) as advance:
+    n_extra = len(plan.n_labelled) * (fronts + regimes)
+    with _progress(plan.n_runs + n_extra) as advance:
         report = evaluated(problem, plan, advance)
-        tables = tuple(_extra_tables(problem, plan, fronts=fronts, regimes=regimes))
-    command = "optllm " + " ".join(shlex.quote(word) for word in sys.argv[1:])
-    return replace(report, tables=tables, notes=(command,))
+        extra = _extra_tables(problem, plan, fronts=fronts, regimes=regimes, advance=advance)
+        tables = tuple(extra)
+    notes = (*report.notes, command_line(sys.argv[1:]))
+    return replace(report, tables=tables, notes=notes)
 
 
 def _extra_tables(
-    problem: Problem, plan: Plan, *, fronts: bool, regimes: bool
+    problem: Problem,
+    plan: Plan,
+    *,
+    fronts: bool,
+    regimes: bool,
+    advance: Callable[[str], None],
 ) -> Iterator[ExtraTable]:
     from optllm_router.bench.fronts import fronts_table
     from optllm_router.bench.papers import regimes_table
@@ -163,24 +231,48 @@ def _extra_tables(
     for n in plan.n_labelled:
         part = split(problem, plan.kind, n, 0)
         if fronts:
+            advance(f"searches compared, {n} labelled")
             yield from fronts_table(part, plan.terms)
         if regimes:
+            advance(f"MetaLLM's regimes, {n} labelled")
             yield regimes_table(part)
 
 
+def command_line(words: Sequence[str], *, url: str = "", shown: str = "") -> str:
+    """Return the command to rerun, a log's URL in it as it may be shown: without its password."""
+    safe = [word.replace(url, shown) if url else word for word in words]
+    return "optllm " + " ".join(map(shlex.quote, safe))
+
+
 @contextmanager
-def _progress(n_runs: int) -> Iterator[Any]:
-    """Show what runs, and how many of the runs are done, where someone watches."""
+def _progress(n_steps: int) -> Iterator[Callable[[str], None]]:
+    """Show which step runs, and how many of them are done, where someone watches."""
     if not sys.stderr.isatty():
         yield lambda _label: None
         return
+    with _bar() as progress:
+        bar = progress.add_task("starting", total=n_steps, completed=-1)
+        yield lambda label: progress.update(bar, advance=1, description=label, refresh=True)
+        progress.update(bar, completed=n_steps, description="done")
+
+
+@contextmanager
+def _decisions_read() -> Iterator[Callable[[int], None] | None]:
+    """Show how many decisions of a log were read, where someone watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with _bar() as progress:
+        bar = progress.add_task("decisions read", total=None)
+        yield lambda n_more: progress.update(bar, advance=n_more, refresh=True)
+
+
+def _bar() -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     text = TextColumn("{task.description}")
-    with Progress(*columns, text, console=output.stderr_console()) as progress:
-        bar = progress.add_task("starting", total=n_runs, completed=-1)
-        yield lambda label: progress.update(bar, advance=1, description=label)
+    return Progress(*columns, text, console=output.stderr_console())
 
 
 def _finish(report: Report, as_json: Path | None, html: Path | None) -> None:
@@ -190,8 +282,7 @@ def _finish(report: Report, as_json: Path | None, html: Path | None) -> None:
     if html is not None:
         from optllm_router.bench.html import render_html
 
-        html.write_text(render_html(report), encoding="utf-8")
-        output.say(f"wrote {html}")
+        _write_html(render_html(report), html)
     _write_json(as_dict(report), as_json)
     if as_json is None or str(as_json) != "-":
         _show_tables(report_tables(report))
@@ -199,14 +290,25 @@ def _finish(report: Report, as_json: Path | None, html: Path | None) -> None:
 
 def _evaluate_log(url: str, as_json: Path | None, html: Path | None) -> None:
     from optllm_router.bench.stored import stored_report, stored_tables
+    from optllm_router.store.database import parse_url, sqlite_file
 
+    _check_targets(sqlite_file(parse_url(url)), as_json, html)
+    with open_log(None, url, None) as log, _decisions_read() as advance:
+        report = stored_report(log, advance=advance)
+    tables = stored_tables(report)
     if html is not None:
-        raise ConfigError("`--html` reports on DATA: with `--store`, leave it out")
-    with open_log(None, url, None) as log:
-        report = stored_report(log)
+        from optllm_router.bench.html import render_tables_html
+
+        notes = (command_line(sys.argv[1:], url=url, shown=report.source),)
+        _write_html(render_tables_html(f"What {report.source} tells", tables, notes=notes), html)
     _write_json(report.to_dict(), as_json)
     if as_json is None or str(as_json) != "-":
-        _show_tables(stored_tables(report))
+        _show_tables(tables)
+
+
+def _write_html(page: str, file: Path) -> None:
+    file.write_text(page, encoding="utf-8")
+    output.say(f"wrote {file}")
 
 
 def _write_json(value: Any, as_json: Path | None) -> None:

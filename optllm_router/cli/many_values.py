@@ -45,7 +45,8 @@ def repeated(words: Iterable[str]) -> Iterator[str]:
     option, n_values = None, 0
     for word in _with_standard_output(list(words)):
         if word.startswith("-") and not is_number(word):
-            option, n_values = (word, 0) if word in ROW_OPTIONS else (None, 0)
+            name, equals, _ = word.partition("=")  # `--labels=100 300` has its first value
+            option, n_values = (name if name in ROW_OPTIONS else None), len(equals)
         elif option is not None:
             n_values += 1
             if n_values > 1 and ROW_OPTIONS[option](word):

@@ -15,6 +15,12 @@ EASY = "please translate sentence {} into plain french"
 HARD = "prove theorem {} on compact manifolds"
 
 
+def word(number: int) -> str:
+    """Spell a number in syllables: digits are all alike to the features."""
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    return "".join(syllables[(7 * number + step) // 60**step % 60] for step in range(3))
+
+
 def make_problem(
     n: int = 60, m: int = 3, *, n_texts: int | None = None, seed: int = 0, **changes
 ) -> Problem:
@@ -25,7 +31,7 @@ def make_problem(
     """
     rng = np.random.default_rng(seed)
     group = np.arange(n) % (n_texts or n)
-    texts = [(EASY if g % 2 else HARD).format(g // 2) for g in group.tolist()]
+    texts = [(EASY if g % 2 else HARD).format(word(g // 2)) for g in group.tolist()]
     chance = np.where(group[:, None] % 2, 0.8, np.linspace(0.1, 0.9, m))
     made = Problem(
         source="made.csv",

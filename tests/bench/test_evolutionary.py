@@ -67,6 +67,17 @@ def test_time_ends_a_run_between_generations():
     assert 1 <= found.n_generations < 200
 
 
+def test_importing_pymoo_is_not_counted_as_the_algorithm_s_time(few_generations, monkeypatch):
+    monkeypatch.setattr(evolutionary, "GENERATIONS", 1)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pymoo"]:
+        monkeypatch.delitem(sys.modules, name)
+    start = time.perf_counter()
+
+    found = evolve("nsga2", PROB, COST, seed=0)
+
+    assert found.seconds < 0.5 * (time.perf_counter() - start)
+
+
 def test_free_candidates_are_no_obstacle(few_generations):
     found = evolve("nsga2", PROB, np.zeros_like(COST), seed=0)
 

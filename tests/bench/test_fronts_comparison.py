@@ -1,15 +1,26 @@
 """Every way to a front on identical estimates: none above the line, all judged by one front."""
 
 import math
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from optllm_router.bench.evolutionary import MAX_QUERIES
-from optllm_router.bench.fronts import GRIDS, compare_fronts, fronts_table
+from optllm_router.bench import fronts
+from optllm_router.bench.fronts import (
+    GRIDS,
+    N_RUNS,
+    ROUNDING,
+    compare_fronts,
+    fronts_table,
+    written,
+)
 from optllm_router.bench.problem import split
+from optllm_router.bench.routers import ours
 from optllm_router.bench.routing import Terms
 from optllm_router.core.front import pareto_front
+from optllm_router.core.search import destroy_repair
 
 
 def some_estimates(n=40, m=4, seed=0):
@@ -85,17 +96,85 @@ def test_the_table_compares_on_the_test_part_and_says_how_much_slower_a_search_i
     assert "n = 30 queries" in table.title
     assert all(len(row) == len(table.header) for row in table.rows)
     assert "exact front" == table.rows[0][0]
-    assert ("0.0000", "0.0000") == table.rows[0][3:5]
+    at = table.header.index("IGD")
+    assert ("0.0000", "0.0000") == table.rows[0][at : at + 2]
+    runs = [row[table.header.index("runs")] for row in table.rows]
+    assert [str(N_RUNS)] * (1 + len(GRIDS)) == runs[: 1 + len(GRIDS)]
+    assert all("1" == one for one in runs[1 + len(GRIDS) :])
     assert "times as long" in table.note
+    assert "drawn at random" not in table.title
 
 
-def test_more_queries_than_the_baselines_take_are_compared_without_them(made):
+def test_the_exact_front_and_a_search_are_timed_alike_and_the_first_run_is_not_all(monkeypatch):
+    """A first run that is slow, as a cold one is, counts in no time."""
+    slow = {pareto_front, destroy_repair}
+
+    def cold(compute):
+        def computed(*args, **options):
+            if compute in slow:
+                slow.discard(compute)
+                time.sleep(0.3)
+            return compute(*args, **options)
+
+        return computed
+
+    monkeypatch.setattr(fronts, "pareto_front", cold(pareto_front))
+    monkeypatch.setattr(fronts, "destroy_repair", cold(destroy_repair))
+
+    rows = rows_of(*some_estimates(10, 2))
+
+    assert not slow
+    assert all(row.seconds < 0.3 and N_RUNS == row.n_runs for row in rows.values())
+
+
+def test_what_is_slow_is_not_run_again(monkeypatch):
+    monkeypatch.setattr(fronts, "REPEAT_S", 0.0)
+
+    assert {1} == {row.n_runs for row in rows_of(*some_estimates(10, 2)).values()}
+
+
+def test_the_note_says_how_far_above_the_line_a_point_is():
+    rows = compare_fronts(*some_estimates(), seed=0, evolutionary=False)
+    rounded = [*rows[:2], replace(rows[2], above=3.2e-13), *rows[3:]]
+
+    assert "more than 3.2e-13 above the exact front's line" in written(rounded, "40 queries").note
+
+
+def test_the_note_is_loud_about_a_point_above_the_line():
+    rows = compare_fronts(*some_estimates(), seed=0, evolutionary=False)
+    wrong = [*rows[:2], replace(rows[2], above=2 * ROUNDING), *rows[3:]]
+
+    note = written(wrong, "40 queries").note
+    assert note.startswith("THE EXACT FRONT IS REFUTED: destroy and repair, GN 50 is 2.0e-09 above")
+
+
+def test_more_queries_than_the_baselines_take_are_compared_without_them(made, monkeypatch):
     pytest.importorskip("pymoo")
-    part = split(made(MAX_QUERIES + 40, 2), "random", 30, 0)
+    monkeypatch.setattr(fronts, "MAX_QUERIES", 100)
+    part = split(made(140, 2), "random", 30, 0)
 
     small, large = fronts_table(part, Terms(), limit_s=0.01)
 
-    assert f"n = {MAX_QUERIES:,} queries" in small.title
-    assert f"n = {MAX_QUERIES + 10:,} queries" in large.title
+    assert "n = 100 queries drawn at random from 110 (seed 0)" in small.title
+    assert "n = 110 queries" in large.title
     assert 4 == sum("generations" in row[0] for row in small.rows)
     assert not any("generations" in row[0] for row in large.rows)
+
+
+def test_the_few_queries_are_drawn_by_the_seed_and_not_the_first_ones(made, monkeypatch):
+    monkeypatch.setattr(fronts, "MAX_QUERIES", 10)
+    monkeypatch.setattr(fronts, "find_spec", lambda _name: None)
+    part = split(made(90), "random", 30, 4)
+    routed = ours(part, Terms())
+
+    small, again = (next(fronts_table(part, Terms())) for _ in range(2))
+
+    of_rng = np.sort(np.random.default_rng(4).choice(60, 10, replace=False))
+    assert of_rng.tolist() != list(range(10))
+    (exact, *_) = compare_fronts(
+        routed.prob[of_rng], routed.cost_usd[of_rng], seed=4, evolutionary=False
+    )
+    shown = small.rows[0][small.header.index("hypervolume")]
+    assert (f"{exact.n_points}", f"{exact.hypervolume:.4f}") == (small.rows[0][1], shown)
+    assert [row[1] for row in small.rows] == [row[1] for row in again.rows]
+    assert small.title.endswith("10 queries drawn at random from 60 (seed 4)")

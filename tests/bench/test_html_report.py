@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optllm_router.bench.html import render_html
+from optllm_router.bench.html import render_html, render_tables_html
 from optllm_router.bench.html.curves import mean_curve
 from optllm_router.bench.html.fronts import close_up, fronts_of, whole_window
 from optllm_router.bench.html.labels import Box, Wanted, place, shortened, spaced, text_width
@@ -63,6 +63,7 @@ def a_run(router: str, n_labelled: int, seed: int, **changes) -> Run:
     run = Run(
         router=router,
         n_labelled=n_labelled,
+        n_test=8000,
         seed=seed,
         figures={},
         resampled={},
@@ -101,6 +102,7 @@ def a_report(routers=ROUTERS, labels=(100, 1500), **changes) -> Report:
         n_resamples=1000,
         n_test=dict.fromkeys(labels, 8000),
         singles=SINGLES,
+        test_singles=dict.fromkeys(labels, changes.get("singles", SINGLES)),
         rows=tuple(a_row(router, n) for n in labels for router in routers),
         runs=tuple(
             a_run(router, n, seed, reliability=(bins,) if router == "ours" else ())
@@ -218,6 +220,7 @@ def test_whatever_the_data_say_is_text(page):
         split=EVIL,
         costs=EVIL,
         singles=(Single(candidate=EVIL, score=0.5, cost_usd=1.0),),
+        test_singles={10: (Single(candidate=EVIL, score=0.5, cost_usd=1.0),)},
         notes=(EVIL, f"optllm evaluate {EVIL}"),
         rows=(a_row(EVIL, 10, note=EVIL), a_row("b", 10, figures=evil_figures)),
         runs=(a_run(EVIL, 10, 0, note=EVIL, reliability=(evil_bins,)), a_run("b", 10, 0)),
@@ -436,12 +439,52 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_candidates_costs_are_scaled_to_the_test_part():
-    fronts = fronts_of(a_report(n_queries=16000), 100)
+def test_circles_are_the_candidates_on_the_test_parts_of_their_labels():
+    few, many = (
+        tuple(replace(each, score=each.score + by, cost_usd=each.cost_usd * by) for each in SINGLES)
+        for by in (0.1, 0.2)
+    )
+    report = a_report(labels=(10, 20), test_singles={10: few, 20: many})
 
-    assert [each.cost_usd for each in fronts.singles] == [0.4, 3.0, 40.0]
-    assert fronts.log
-    assert whole_window(fronts).holds(fronts.singles[0])
+    assert (few, many) == tuple(fronts_of(report, n).singles for n in (10, 20))
+    assert fronts_of(report, 10).log
+    assert whole_window(fronts_of(report, 10)).holds(few[0])
+    circles = [each["text"] for each in Page(render_html(report)).all("circle")]
+    assert {"small: score 0.510, $0.0800", "small: score 0.610, $0.160"} <= set(circles)
+    assert not any("score 0.410" in each for each in circles)
+
+
+def test_candidates_are_listed_on_the_whole_table_and_on_the_test_parts():
+    tested = {10: (replace(SINGLES[0], score=0.5, cost_usd=0.4),)}
+    page = Page(render_html(a_report(labels=(10,), n_queries=16000, test_singles=tested)))
+
+    assert ["small", "0.410", "$0.800", "$0.0500"] in page.rows("16,000 queries, the whole table")
+    assert page.rows("on the test part, 10 labels, n = 8,000 queries, 2 seeds") == [
+        ["candidate", "mean score (0 to 1)", "total cost, USD", "USD per 1,000 queries"],
+        ["small", "0.500", "$0.400", "$0.0500"],
+    ]
+
+
+def test_tables_alone_are_an_inert_page_with_their_notes_and_the_command():
+    table = ExtraTable(title="Money", header=("group", EVIL), rows=(("b1", EVIL),), note=EVIL)
+    html = render_tables_html(EVIL, [table], notes=("Remark.", "optllm evaluate --store x"))
+    page = Page(html)
+
+    assert page.stack == []
+    assert page.all("script") == []
+    assert "<script" not in html
+    assert (EVIL, EVIL) == (page.all("h1")[0]["text"], page.all("title")[0]["text"])
+    assert page.rows("Money") == [["group", EVIL], ["b1", EVIL]]
+    assert [EVIL] == [each["text"] for each in page.all("p")]
+    assert ["Remark."] == [each["text"] for each in page.all("li")]
+    assert ["optllm evaluate --store x"] == [each["text"] for each in page.all("pre")]
+
+
+def test_no_table_at_all_is_still_a_page_that_says_so():
+    page = Page(render_tables_html("A log", []))
+
+    assert (page.stack, page.all("footer")) == ([], [])
+    assert ["There is no table to show."] == [each["text"] for each in page.all("p")]
 
 
 def test_the_mean_of_two_curves_lies_between_them_end_to_end():

@@ -1,6 +1,7 @@
 """MetaLLM as published: its reward, its price, its regimes, against plain restatements."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optllm_router.bench.metallm import (
+    EXPLORING,
+    PUBLISHED,
     Observations,
     Settings,
     price_grid,
@@ -243,6 +246,28 @@ def test_a_cold_start_without_exploration_stays_with_the_first_arm_that_pays():
     assert [0] * 300 == runs[0].choice.tolist() == runs[1].choice.tolist()
     assert [1] * 300 == runs[2].choice.tolist()
     assert (0.95, 0.6) == pytest.approx((runs[0].score, runs[2].score), rel=1e-12)
+
+
+def test_the_exploring_settings_leave_the_first_arm_that_pays_and_settle_on_the_best():
+    queries = Observations(
+        features=np.ones((300, 1)),
+        scores=np.tile([0.95, 0.3], (300, 1)),
+        cost_usd=np.tile([2.0, 1.0], (300, 1)),
+    )
+    published, exploring = (
+        run_regime(
+            queries,
+            queries,
+            budget_usd_per_query=3.0,
+            regime="online_untrained",
+            settings=replace(options, prices=np.array([0.001])),
+        )
+        for options in (PUBLISHED, EXPLORING)
+    )
+
+    assert (0.5, 1.0) == (EXPLORING.exploration, EXPLORING.ridge)
+    assert [1] * 300 == published.choice.tolist()
+    assert 1 <= exploring.choice.sum() < 30
 
 
 def test_scores_of_the_test_part_that_nobody_saw_teach_nothing_and_do_not_count():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optllm_router.bench.problem import n_labelled, problem_of, split
+from optllm_router.bench.problem import labelled_sizes, n_labelled, problem_of, split
 from optllm_router.errors import ConfigError
 from optllm_router.outcomes import OutcomeTable
 
@@ -92,6 +92,33 @@ def test_labels_that_leave_nothing_to_learn_from_or_to_test_on_are_refused(label
         n_labelled(labels, 100)
 
     assert f"`--labels {labels:g}` of 100 queries" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("n_queries", "expected"), [(3, 2), (4, 2), (5, 2), (9, 4), (599, 299), (600, 300), (9999, 300)]
+)
+def test_without_a_number_of_labels_300_or_half_of_the_queries_are_labelled(n_queries, expected):
+    assert [expected] == labelled_sizes(None, n_queries) == labelled_sizes([], n_queries)
+
+
+@pytest.mark.parametrize("n_queries", [1, 2])
+def test_too_few_queries_are_not_blamed_on_labels_that_nobody_gave(n_queries):
+    with pytest.raises(ConfigError, match=r"too few: .* 3 complete queries or more") as caught:
+        labelled_sizes(None, n_queries)
+
+    assert "--labels" not in str(caught.value)
+
+
+def test_given_numbers_of_labels_are_ascending_and_distinct():
+    assert [2, 30, 50] == labelled_sizes([0.5, 30, 2, 50], 100)
+
+
+def test_costs_whose_total_overflows_are_refused():
+    with pytest.raises(ConfigError, match=r"'t\.csv' has a `cost_usd` of 6e\+299, above 5e\+299"):
+        problem_of(a_table(["one", "two"], cost_usd=[[1, 6e299], [1, 1]]), "t.csv")
+
+    problem, _ = problem_of(a_table(["one", "two"], cost_usd=[[1, 5e299], [1, 1]]), "t.csv")
+    assert 5e299 == problem.cost_usd.max()
 
 
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 59), n_texts=st.integers(5, 60))

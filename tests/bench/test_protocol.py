@@ -6,19 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from optllm_router.bench.policies import N_AMOUNTS, asked_of, policy_figures
 from optllm_router.bench.problem import Split, split
 from optllm_router.bench.protocol import (
     MAX_RESAMPLED_POINTS,
-    N_AMOUNTS,
     _every,
     _headline,
     judged,
     run,
 )
-from optllm_router.bench.records import FIGURES, HEADLINE
+from optllm_router.bench.records import FIGURES, HEADLINE, RESAMPLED
 from optllm_router.bench.routing import Routed, Terms, routed_by
 from optllm_router.bench.walks import FrontWalk, MixWalk, choices_walk
-from optllm_router.core.evaluation import bootstrap_weights
+from optllm_router.core.evaluation import bootstrap_weights, ece
 from optllm_router.core.front import pareto_front
 
 TERMS = Terms()
@@ -28,8 +28,8 @@ JUST = 1 + 1e-12  # sums in another order differ in their last bits
 class Literal:
     """The figures of one walk in plain loops; a query that counts twice stands twice in `rows`."""
 
-    def __init__(self, choices, forecast_usd, test):
-        self.choices, self.forecast = choices, forecast_usd.tolist()
+    def __init__(self, choices, cells, test):
+        self.choices, self.cells = choices, cells.tolist()
         self.score, self.cost = test.scores.tolist(), test.cost_usd.tolist()
 
     def point(self, k, rows):
@@ -89,15 +89,15 @@ class Literal:
             total += within[-1] if within else score * budget / cost
         return total / 40
 
-    def overspend(self, rows, n_all):
-        """Forecasts are made for all queries, whatever a resample counts."""
+    def overspend(self, rows):
+        """Forecasts are of the queries that a resample counts, like costs and budgets."""
+        forecast = [math.fsum(self.cells[i][c[i]] for i in rows) for c in self.choices]
         total = 0.0
         for budget in self.budgets(rows):
-            within = [k for k, usd in enumerate(self.forecast) if usd <= budget * JUST]
+            within = [k for k, usd in enumerate(forecast) if usd <= budget * JUST]
             realised = self.point(within[-1] if within else 0, rows)[0]
-            share = 1.0 if within else budget / self.forecast[0]
+            share = 1.0 if within else budget / forecast[0]
             total += max(0.0, realised * share / budget - 1)
-        assert len(rows) <= n_all
         return total / 40
 
     def figures(self, rows, half):
@@ -108,7 +108,7 @@ class Literal:
             "saving_at_best": self.saving_at_best(rows),
             "max_accuracy": max(self.point(k, rows)[1] for k in range(len(self.choices))),
             "budget_area": self.budget_area(rows),
-            "overspend": self.overspend(rows, len(rows)),
+            "overspend": self.overspend(rows),
         }
 
 
@@ -127,7 +127,7 @@ def literal_of(part):
     prob, cost = guessed(part.test, part.seed)
     front = pareto_front(prob, cost)
     choices = [front.choice(k).tolist() for k in range(front.n_points)]
-    return Literal(choices, front.cost_usd, part.test)
+    return Literal(choices, cost, part.test)
 
 
 def weights_of(problem, n_resamples=0, seed=0):
@@ -164,7 +164,7 @@ def test_a_resample_counts_every_query_as_often_as_its_text_was_drawn(made, seed
     for b, weights in enumerate(by.weights):
         rows = [i for i, weight in enumerate(weights.tolist()) for _ in range(weight)]
         expected = literal.figures(rows, by.half.tolist())
-        got = {name: float(values[b]) for name, values in found.resampled.items()}
+        got = {name: float(found.resampled[name][b]) for name in HEADLINE}
         assert expected == pytest.approx(got, abs=1e-9)
 
 
@@ -174,7 +174,7 @@ def test_a_resample_of_every_text_once_reproduces_the_figures(made, seed):
 
     found = ran(part, weights=np.ones((2, 60), dtype=np.int64))
 
-    for name in HEADLINE:
+    for name in RESAMPLED:
         assert [found.figures[name]] * 2 == found.resampled[name].tolist()
 
 
@@ -261,8 +261,8 @@ def test_a_thinned_walk_is_resampled_to_nearly_the_same_figures(made):
 
 
 def mixing(part: Split, _terms: Terms) -> Routed:
-    """Three points: all cheap, half and half, all dear; it expects scores of .3, .5 and .9."""
-    shares = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    """Three points: all cheap, a quarter dear, all dear; it expects scores of .3, .5 and .9."""
+    shares = np.array([[1.0, 0.0], [0.75, 0.25], [0.0, 1.0]])
     per_query = shares @ part.labelled.cost_usd.mean(axis=0)
     return Routed(
         walk=MixWalk(shares, per_query * part.test.n_queries),
@@ -279,7 +279,7 @@ def test_a_target_takes_the_first_point_that_is_expected_to_reach_it(made, asked
 
     test = part.test
     mean, cost = test.scores.mean(axis=0), test.cost_usd.sum(axis=0)
-    share = [0.0, 0.5, 1.0][point]
+    share = [0.0, 0.25, 1.0][point]
     got = (1 - share) * mean[0] + share * mean[1]
     paid = (1 - share) * cost[0] + share * cost[1]
     best = int(mean.argmax())
@@ -297,21 +297,82 @@ def test_budgets_are_asked_for_in_five_amounts_and_overspent_by_what_is_realised
     figures = ran(replace(part, labelled=seen, test=test), build=mixing).figures
 
     assert 5 == N_AMOUNTS
-    # 2, 4, 8, 16, 32 USD per query: the cheap point, four times; at 32 still, the middle costs 32.5
-    assert test.scores[:, 0].mean() == pytest.approx(figures["budget_score"])
+    # 2, 4, 8, 16 USD per query buy the cheap point, which costs 3; 32 the middle, forecast 16.75
+    cheap, dear = test.scores.mean(axis=0)
+    assert cheap + 0.25 * (dear - cheap) / 5 == pytest.approx(figures["budget_score"])
     assert (3 / 2 - 1) / 5 == pytest.approx(figures["budget_overspend"])
+
+
+def knowing_costs(part: Split, _terms: Terms) -> Routed:
+    return routed_by(guessed(part.test, 0)[0], part.test.cost_usd, part.test.candidates)
+
+
+def all_knowing(part: Split, _terms: Terms) -> Routed:
+    return Routed(walk=FrontWalk(pareto_front(part.test.scores, part.test.cost_usd)))
 
 
 def test_a_budget_with_known_costs_is_never_overspent(made):
     part = split(made(60, 3), "random", 20, 0)
 
-    def knowing(part: Split, _terms: Terms) -> Routed:
-        return routed_by(guessed(part.test, 0)[0], part.test.cost_usd, part.test.candidates)
-
-    figures = ran(part, build=knowing).figures
+    figures = ran(part, build=knowing_costs).figures
 
     assert 0.0 == pytest.approx(figures["budget_overspend"], abs=1e-9)
     assert 0.0 == pytest.approx(figures["overspend"], abs=1e-9)
+
+
+@pytest.mark.parametrize("build", [knowing_costs, all_knowing])
+def test_known_costs_are_overspent_in_no_resample(made, build):
+    problem = made(60, n_texts=40)
+    part = split(problem, "random", 20, 0)
+
+    found = ran(part, build=build, weights=weights_of(problem, 30), terms=Terms(oracle_costs=True))
+
+    for name in ("overspend", "budget_overspend"):
+        assert np.zeros(30) == pytest.approx(found.resampled[name], abs=1e-9)
+
+
+@pytest.mark.parametrize("build", [guessing, mixing])
+def test_a_resample_counts_the_choices_of_the_policies_anew(made, build):
+    problem = made(60, 2, n_texts=40)
+    part = split(problem, "random", 20, 0)
+    by = judged(part, weights_of(problem, 6))
+
+    found = run("some", build, part, TERMS, by)
+
+    asked, best_cost = asked_of(build(part, TERMS), part), part.test.cost_usd
+    for b, weights in enumerate(by.weights.tolist()):
+        rows = [i for i, weight in enumerate(weights) for _ in range(weight)]
+        mean, cost = part.test.scores[rows].mean(axis=0), best_cost[rows].sum(axis=0)
+        best, target = int(mean.argmax()), asked.target
+        score, paid = target.score[rows].mean(), target.cost_usd[rows].sum()
+        budgets = [one.score[rows].mean() for one in asked.budgets]
+        over = [
+            one.cost_usd[rows].sum()
+            / (one.asked * one.forecast_usd[rows].sum() / one.forecast_usd.sum())
+            for one in asked.budgets
+        ]
+        expected = {
+            "target_shortfall": mean[best] - score,
+            "target_missed": target.asked - score,
+            "target_saving": 1 - paid / cost[best],
+            "budget_score": np.mean(budgets),
+            "budget_overspend": np.mean([max(0.0, ratio - 1) for ratio in over]),
+        }
+        assert expected == pytest.approx({name: found.resampled[name][b] for name in expected})
+    everything = policy_figures(asked, part.test, np.ones(part.test.n_queries))
+    assert everything == {name: found.figures[name] for name in everything}
+
+
+def test_all_routers_are_averaged_over_the_candidates_range_of_cost(made):
+    part = split(made(60, 2), "time", 20, 0)
+    scores, cost = np.tile([0.4, 0.8], (40, 1)), np.tile([1.0, 5.0], (40, 1))
+    part = replace(part, test=replace(part.test, scores=scores, cost_usd=cost))
+
+    def dearest(split_: Split, _terms: Terms) -> Routed:
+        return Routed(walk=choices_walk(np.ones((1, 40), np.int64), split_.test.cost_usd))
+
+    # from .8 x 1 / 5 at 1 USD per query to .8 at 5
+    assert 0.48 == pytest.approx(ran(part, build=dearest).figures["aiq"])
 
 
 def test_calibration_and_cost_errors_are_of_the_estimates(made):
@@ -333,6 +394,12 @@ def test_calibration_and_cost_errors_are_of_the_estimates(made):
         assert test.scores[:, j].mean() == pytest.approx(one.score @ one.n / one.n.sum())
     gaps = [one.n @ np.abs(one.prob - one.score) / one.n.sum() for one in found.reliability]
     assert np.mean(gaps) == pytest.approx(found.figures["ece"])
+    assert gaps == pytest.approx([one.ece for one in found.reliability])
+    brier = ((prob - test.scores) ** 2).mean(axis=0)
+    assert brier == pytest.approx([one.brier for one in found.reliability])
+    loss = np.mean([one.log_loss for one in found.reliability])
+    assert loss == pytest.approx(found.figures["log_loss"])
+    assert ece(prob, test.scores) == pytest.approx(found.figures["ece_pooled"])
 
 
 def test_known_costs_are_no_forecast_to_judge(made):
@@ -344,19 +411,16 @@ def test_known_costs_are_no_forecast_to_judge(made):
 def test_a_router_without_estimates_has_no_calibration_and_no_forecast_to_judge(made):
     found = ran(split(made(60, 2), "random", 20, 0), build=mixing)
 
-    absent = {"ece", "brier", "log_loss", "cost_error", "cost_error_per_query"}
+    absent = {"ece", "ece_pooled", "brier", "log_loss", "cost_error", "cost_error_per_query"}
     assert not absent & set(found.figures)
     assert set(FIGURES) == absent | set(found.figures)
     assert () == found.reliability
 
 
 def test_the_truth_itself_lies_on_the_exact_front(made):
-    def knowing(part: Split, _terms: Terms) -> Routed:
-        return Routed(walk=FrontWalk(pareto_front(part.test.scores, part.test.cost_usd)))
-
     part = split(made(60), "random", 20, 0)
 
-    figures = ran(part, build=knowing).figures
+    figures = ran(part, build=all_knowing).figures
 
     assert (0.0, 0.0) == pytest.approx((figures["igd"], figures["igd_plus"]), abs=1e-9)
     assert part.test.scores.max(axis=1).mean() == pytest.approx(figures["max_accuracy"])
@@ -370,6 +434,7 @@ def test_a_run_says_what_it_was(made):
     found = ran(split(made(60), "random", 20, 3))
 
     assert ("some", 20, 3, "") == (found.router, found.n_labelled, found.seed, found.note)
+    assert 40 == found.n_test
     assert 0.0 < found.seconds
     assert found.drawn.cost_usd.shape == found.drawn.score.shape
     assert set(found.figures) <= set(FIGURES)

@@ -30,10 +30,12 @@ def report(made):
     ("mean", "low", "high", "sign", "expected"),
     [
         (0.5, 0.25, 0.75, "", "0.500 [0.250, 0.750]"),
+        (2.1e-4, 2e-5, 6e-4, "", "0.0002 [2e-05, 0.001]"),
+        (-4e-16, -1e-15, 3e-16, "+", "0 [0, 0]"),
         (0.5, 0.25, 0.75, "+", "+0.500 [+0.250, +0.750]"),
         (-0.0316, -0.05, 0.01, "+", "-0.032 [-0.050, +0.010]"),
         (0.5, math.nan, math.nan, "", "0.500"),
-        (0.0, 0.0, 0.0, "", "0 [0.000, 0.000]"),
+        (0.0, 0.0, 0.0, "", "0 [0, 0]"),
         (0.00004, math.nan, math.nan, "", "4e-05"),
         (math.nan, math.nan, math.nan, "", "–"),
     ],
@@ -71,10 +73,21 @@ def test_a_report_is_json_values_and_nothing_of_it_is_lost(report):
         assert set(row.figures) == set(written["figures"])
         for name, interval in row.figures.items():
             ends = {"mean": interval.mean, "low": interval.low, "high": interval.high}
+            ends["kind"] = row.kinds[name]
             assert ends == written["figures"][name]
         assert set(row.against_zero) == set(written["against_zero"])
     for run, written in zip(report.runs, found["runs"], strict=True):
         assert dict(run.figures) == written["figures"]
+        assert run.n_test == written["n_test"]
+        assert run.drawn.cost_usd.tolist() == written["drawn"]["cost_usd"]
+        assert run.drawn.score.tolist() == written["drawn"]["score"]
+        assert len(run.reliability) == len(written["reliability"])
+        for bins, found_bins in zip(run.reliability, written["reliability"], strict=True):
+            assert (bins.candidate, bins.ece, bins.brier, bins.log_loss) == tuple(
+                found_bins[name] for name in ("candidate", "ece", "brier", "log_loss")
+            )
+            assert bins.prob.tolist() == found_bins["prob"]
+            assert bins.n.tolist() == found_bins["n"]
         assert (run.router, run.seed, run.seconds) == (
             written["router"],
             written["seed"],
@@ -122,6 +135,49 @@ def test_figures_have_their_units_in_the_header(report):
     policies = next(t for t in report_tables(report) if t.title.startswith("Policies"))
 
     assert "target: saving (share)" in policies.header
+
+
+def test_amounts_have_as_many_decimals_as_they_need(report):
+    row = replace(
+        report.rows[0],
+        figures={"cost_error_per_query": Interval(mean=2.1e-5, low=1.94e-5, high=2.31e-5)},
+    )
+
+    (table,) = (
+        t for t in report_tables(replace(report, rows=(row,))) if t.title.startswith("Estimates")
+    )
+
+    assert (("zero", "0.0000210 [0.0000194, 0.0000231]"),) == table.rows
+
+
+def test_what_runs_say_of_themselves_stands_below_the_first_table_once(report):
+    tables = [t for t in report_tables(report) if ", 20 labelled, n" in t.title]
+
+    own = {r.note: None for r in report.runs if (r.router, r.n_labelled) == ("knn", 20)}
+    assert f"knn: {'; '.join(own)}" in tables[0].note.splitlines()
+    assert not any("knn: " in t.note for t in tables[1:])
+
+
+def test_tables_say_what_their_intervals_are_over(report):
+    kind = {
+        t.title.partition(",")[0]: t.title.rpartition("seeds, ")[2] for t in report_tables(report)
+    }
+
+    assert "95 % intervals over seeds and test texts" == kind["Policies"]
+    assert "95 % intervals over seeds only" == kind["Estimates"]
+    mixed = replace(report.rows[0], kinds={**report.rows[0].kinds, "overspend": "none"})
+    table = report_tables(replace(report, rows=(mixed, *report.rows[1:])))[1]
+    assert "intervals over" not in table.title
+    assert "no intervals: overspend (zero)" in table.note
+
+
+def test_each_candidate_s_calibration_is_a_mean_over_the_seeds(report):
+    table = next(t for t in report_tables(report) if t.title.startswith("Calibration of each"))
+
+    runs = [run for run in report.runs if (run.router, run.n_labelled) == ("knn", 20)]
+    assert ["a", "b", "c"] == [row[1] for row in table.rows]
+    mean = sum(run.reliability[0].brier for run in runs) / len(runs)
+    assert f"{mean:.3f}" == table.rows[0][3]
 
 
 def test_tables_beside_the_figures_come_last(report):

@@ -1,14 +1,26 @@
 """Routers and baselines: none sees what a test query will score or cost, and each does its rule."""
 
 import functools
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from optllm_router.bench import papers, routers
 from optllm_router.bench.names import FAST_ROUTERS, ROUTER_NAMES, SLOW_ROUTERS
-from optllm_router.bench.papers import regimes_table
+from optllm_router.bench.papers import GRID, optllm, regimes_table
 from optllm_router.bench.problem import Split, split
-from optllm_router.bench.routers import N_COMPONENTS, knn, oracle, ours, random_mix, training_set
+from optllm_router.bench.routers import (
+    N_COMPONENTS,
+    knn,
+    loo_errors,
+    nearest_blocks,
+    oracle,
+    ours,
+    random_mix,
+    training_set,
+)
 from optllm_router.bench.routing import (
     Terms,
     forecast_costs,
@@ -21,8 +33,10 @@ from optllm_router.bench.routing import (
 from optllm_router.bench.study import ROUTERS
 from optllm_router.bench.walks import FrontWalk
 from optllm_router.core.amounts import AmountForecast
+from optllm_router.core.forest import ForestPredictor
 from optllm_router.core.front import pareto_front
 from optllm_router.core.policy import Budget, Cheapest, MostAccurate, TargetAccuracy
+from optllm_router.core.search import destroy_repair, reach_accuracy, spend_budget
 
 TERMS = Terms(n_bootstraps=2)
 TOLD = Terms(n_bootstraps=2, oracle_costs=True)
@@ -132,30 +146,186 @@ def test_the_training_set_is_the_labelled_part(part):
     assert np.isnan(training.output_tokens).all()
 
 
-def test_knn_averages_the_scores_of_the_k_most_similar_texts(part):
+def similarity(part):
+    """What two queries have in common, text by text: (n_test, n_labelled)."""
+    seen, asked = text_components(part, N_COMPONENTS)
+    return np.array(
+        [
+            [
+                row @ one / np.linalg.norm(row) / np.linalg.norm(one) + 0.49 * (task == other != "")
+                for one, other in zip(seen, part.labelled.tasks, strict=True)
+            ]
+            for row, task in zip(asked, part.test.tasks, strict=True)
+        ]
+    )
+
+
+def test_knn_averages_the_scores_of_the_k_most_similar_queries(part):
     routed = knn(part, TERMS)
     k = int(routed.note.removeprefix("k = "))
 
-    seen, asked = text_components(part, N_COMPONENTS)
-    for i, row in enumerate(asked):
-        cosine = [row @ one / np.linalg.norm(row) / np.linalg.norm(one) for one in seen]
-        least, more = sorted(cosine)[-k], sorted(cosine)[-k - 1]
+    n_checked = 0
+    for i, similar in enumerate(similarity(part)):
+        least, more = np.sort(similar)[-k], np.sort(similar)[-k - 1]
         if least - more < 1e-9:
             continue  # a tie: which text stands k-th is open
-        nearest = [j for j, c in enumerate(cosine) if c >= least]
-        expected = part.labelled.scores[nearest].mean(axis=0)
+        expected = part.labelled.scores[similar >= least].mean(axis=0)
         assert expected == pytest.approx(routed.prob[i])
+        n_checked += 1
+    assert n_checked > 10
+
+
+@pytest.mark.parametrize("name", ["knn", "forest"])
+def test_where_only_the_task_tells_what_is_hard_it_is_learnt(made, name):
+    """All texts are alike; a router of texts alone would expect the same of every query."""
+    hard = np.random.default_rng(0).random(120) < 0.5
+    problem = made(
+        120,
+        2,
+        texts=["the same text"] * 120,
+        features=made(1).features * 120,
+        group=np.arange(120),
+        tasks=["hard" if one else "easy" for one in hard],
+        scores=np.column_stack([~hard, np.ones(120)]).astype(float),
+    )
+    part = split(problem, "random", 60, 0)
+
+    found = ROUTERS[name](part, TERMS).prob[:, 0]
+
+    assert found == pytest.approx([float(task == "easy") for task in part.test.tasks])
+
+
+def test_neighbours_are_the_same_in_blocks_as_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    points, group, scores = rng.normal(size=(40, 6)), rng.integers(30, size=40), rng.random((40, 2))
+    sizes = [3, 5, 10]
+    at_once = loo_errors(points, scores, group, sizes)
+
+    monkeypatch.setattr(routers, "ROWS_AT_ONCE", 7)
+
+    assert at_once == pytest.approx(loo_errors(points, scores, group, sizes))
+    similar = np.where(group[:, None] == group, -np.inf, points @ points.T)
+    for k, error in zip(sizes, at_once, strict=True):
+        nearest = np.argsort(-similar, axis=1)[:, :k]
+        assert ((scores[nearest].mean(axis=1) - scores) ** 2).mean() == pytest.approx(error)
+
+
+def test_neighbours_need_memory_for_a_block_of_rows_and_not_for_all(monkeypatch):
+    monkeypatch.setattr(routers, "ROWS_AT_ONCE", 50)
+    points = np.random.default_rng(0).normal(size=(2_000, 3))
+    tracemalloc.start()
+    try:
+        loo_errors(points, points, np.arange(2_000), [5, 80])
+        for _ in nearest_blocks(points, points, [5]):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 2_000 * 2_000 * 8 / 4
+
+
+def test_knn_works_in_blocks(part, monkeypatch):
+    whole = knn(part, TERMS)
+
+    monkeypatch.setattr(routers, "ROWS_AT_ONCE", 7)
+
+    assert whole.prob == pytest.approx(knn(part, TERMS).prob)
 
 
 def test_knn_does_not_count_a_repeated_text_as_its_own_neighbour(made):
     """Equal texts agree, other texts tell nothing: with them the least k would look perfect."""
-    scores = np.repeat(np.random.default_rng(3).integers(2, size=(30, 3)), 6, axis=0).astype(float)
-    order = np.arange(180).reshape(6, 30).T.ravel()  # the repeats of a text stand 30 apart
-    problem = made(180, n_texts=30, scores=scores[np.argsort(order)])
+    of_text = np.random.default_rng(3).integers(2, size=(30, 3)).astype(float)
+    problem = made(180, n_texts=30, scores=np.tile(of_text, (6, 1)))
 
     routed = knn(split(problem, "random", 170, 0), TERMS)
 
     assert "k = 5" != routed.note
+
+
+PLAIN, BOLD = TERMS, Terms(n_bootstraps=5, alpha=3.0, as_released=True)
+
+
+@pytest.fixture
+def few_trees(monkeypatch):
+    monkeypatch.setattr(papers, "N_TREES", 3)
+
+
+def optllm_by_hand(part, terms):
+    """The published predictor's mean and spread with 3 trees per forest, and the costs."""
+    seen = part.labelled
+    predictor = ForestPredictor(
+        terms.n_bootstraps, seed=part.seed, n_trees=3, as_released=terms.as_released
+    ).fit_features(seen.features, seen.scores, groups=seen.texts)
+    estimate = predictor.predict_features(part.test.features)
+    return estimate.prob, estimate.std, forecast_costs(part, terms)
+
+
+@pytest.mark.parametrize("terms", [PLAIN, BOLD])
+def test_optllm_spends_a_budget_and_reaches_a_target_by_its_single_objective_mode(
+    few_trees, part, terms
+):
+    prob, std, cost = optllm_by_hand(part, terms)
+    low, high = cost.min(axis=1).sum(), cost[np.arange(30), prob.argmax(axis=1)].sum()
+    budgets = np.linspace(low, high, 22)[1:-1].tolist()
+
+    plan = optllm(part, terms).plan
+
+    served = [plan(Budget(usd)).tolist() for usd in budgets]
+    by_alpha = {
+        alpha: [
+            spend_budget(prob, cost, usd, robust_prob=prob + alpha * std).tolist()
+            for usd in budgets
+        ]
+        for alpha in (0.5, 3.0)
+    }
+    assert by_alpha[terms.alpha] == served
+    assert by_alpha[0.5] != by_alpha[3.0]
+    front = pareto_front(prob, cost)
+    for target in (0.5, 0.6, 0.7):
+        needed = float(front.accuracy[front.accuracy >= target][0])
+        reached = plan(TargetAccuracy(target)).tolist()
+        assert reach_accuracy(prob, cost, needed).tolist() == reached
+
+
+@pytest.mark.parametrize("terms", [PLAIN, BOLD])
+def test_optllm_s_walk_is_searched_on_its_terms(few_trees, part, terms):
+    prob, std, cost = optllm_by_hand(part, terms)
+
+    routed = optllm(part, terms)
+
+    robust = prob + terms.alpha * std
+    found, otherwise = (
+        destroy_repair(prob, cost, robust_prob=robust, grid=GRID, as_released=as_released)
+        for as_released in (terms.as_released, not terms.as_released)
+    )
+    assert prob.tolist() == routed.prob.tolist()
+    assert found.cost_usd == pytest.approx(routed.walk.forecast_usd)
+    assert found.accuracy.tolist() == routed.forecast_score.tolist()
+    assert found.accuracy.tolist() != otherwise.accuracy.tolist()
+
+
+def test_optllm_s_members_are_weighed_on_its_terms(few_trees, part):
+    published, released = (
+        optllm(part, Terms(n_bootstraps=5, as_released=as_released)).prob.tolist()
+        for as_released in (False, True)
+    )
+
+    assert published != released
+
+
+def test_optllm_s_note_names_its_terms(routed_by_name, part, monkeypatch):
+    routed = routed_by_name("optllm")
+    n_points = routed.walk.forecast_usd.size
+    expected = (
+        "text only, as published; 2 bootstraps of 100 trees (the paper: 100), alpha 0.5, GN 50, "
+    )
+    assert f"{expected}{n_points} points" == routed.note
+
+    monkeypatch.setattr(papers, "N_TREES", 3)
+    released = optllm(part, BOLD)
+    assert "text only, with the released code's defects; 5 bootstraps" in released.note
+    assert "alpha 3, " in released.note
 
 
 def test_the_zero_router_walks_the_hull_of_labelled_means(part):
@@ -221,6 +391,7 @@ def test_where_nothing_is_expected_to_succeed_a_target_takes_the_most_accurate()
 def test_the_forest_bears_texts_without_a_word(made):
     wordless = made(40, texts=["?!"] * 40, features=made(1, texts=["?!"]).features * 40)
     wordless = made(40, features=[type(f)(f.indices[:0], f.values[:0]) for f in wordless.features])
+    wordless = replace(wordless, tasks=[""] * 40)
 
     routed = ROUTERS["forest"](split(wordless, "random", 20, 0), TERMS)
 
@@ -236,9 +407,12 @@ def test_metallm_s_regimes_run_at_the_budgets_of_single_candidates(part):
 
     cost, score = part.test.cost_usd.mean(axis=0), part.test.scores.mean(axis=0)
     priced = dict.fromkeys(int(j) for j in (cost.argmin(), cost.argsort()[1], score.argmax()))
-    expected = [f"{part.test.candidates[j]}'s" for j in priced for _ in range(3)]
+    expected = [f"{part.test.candidates[j]}'s" for j in priced for _ in range(4)]
     assert expected == [row[0] for row in table.rows]
-    assert ["offline", "online", "online_untrained"] == [row[1] for row in table.rows[:3]]
+    exploring = "online_untrained, alpha 0.5, lambda 1"
+    regimes = ["offline", "online", "online_untrained", exploring]
+    assert regimes == [row[1] for row in table.rows[:4]]
+    assert "alpha 0, lambda 12.94" in table.note
     assert f"{30 * cost.min():.4g}" == table.rows[0][2]
     assert all(len(row) == len(table.header) for row in table.rows)
     assert "n = 30 test queries" in table.title

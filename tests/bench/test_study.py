@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from optllm_router.bench.names import FAST_ROUTERS
-from optllm_router.bench.records import FIGURES, HEADLINE, Drawn, Run
+from optllm_router.bench.problem import split
+from optllm_router.bench.records import FIGURES, HEADLINE, RESAMPLED, Drawn, Run
 from optllm_router.bench.routing import Terms
 from optllm_router.bench.study import Plan, evaluate, known_routers, rows_of
 from optllm_router.core.evaluation import t_interval
@@ -38,6 +39,7 @@ def a_run(router, seed, figures, resampled=None) -> Run:
     return Run(
         router=router,
         n_labelled=20,
+        n_test=40,
         seed=seed,
         figures=figures,
         resampled={} if resampled is None else resampled,
@@ -208,10 +210,67 @@ def test_without_resamples_seeds_alone_give_the_intervals_paired_ones_too():
 
 
 def test_resamples_in_which_a_figure_is_not_defined_leave_it_to_the_seeds():
-    resampled = {"budget_area": np.array([0.1, math.nan])}
+    resampled = {"budget_area": np.array([0.1, math.nan, math.nan])}
     runs = [a_run("ours", seed, {"budget_area": 0.1 * seed}, resampled) for seed in range(3)]
 
-    assert t_interval([0.0, 0.1, 0.2]) == only_row(runs).figures["budget_area"]
+    row = only_row(runs)
+
+    assert t_interval([0.0, 0.1, 0.2]) == row.figures["budget_area"]
+    assert {"budget_area": "seeds"} == row.kinds
+
+
+def test_a_few_resamples_in_which_a_figure_is_not_defined_do_not_count():
+    defined = np.arange(9.0)
+    runs = [
+        a_run("ours", 0, {"budget_area": 4.0}, {"budget_area": values})
+        for values in (defined, np.append(defined, math.nan))
+    ]
+
+    alone, among = (only_row([one]) for one in runs)
+
+    assert alone.figures == among.figures
+    assert {"budget_area": "seeds and texts"} == among.kinds
+
+
+def test_an_interval_says_what_it_is_over_the_policies_too(made):
+    several, single = (evaluate(made(60), a_plan(n_seeds=n), silent) for n in (2, 1))
+
+    for report, rest in ((several, "seeds"), (single, "none")):
+        for row in report.rows:
+            assert set(row.figures) == set(row.kinds)
+            for name, kind in row.kinds.items():
+                assert ("seeds and texts" if name in RESAMPLED else rest) == kind
+            assert {"seeds and texts"} >= set(row.against_kinds.values())
+            assert set(row.against_zero) == set(row.against_kinds)
+    assert any(note.startswith("Below 10 seeds") for note in several.notes)
+    assert any(note.startswith("With 1 seed") for note in single.notes)
+
+
+def test_a_split_by_time_runs_one_seed_and_says_so(made):
+    plan, labels = a_plan(kind="time", n_seeds=3), []
+
+    report = evaluate(made(60), plan, labels.append)
+
+    assert len(QUICK) == plan.n_runs == len(labels) == len(report.runs)
+    assert 1 == report.n_seeds
+    assert "A split by time is the same for every seed: 1 of 3 seeds ran." in report.notes
+
+
+def test_the_test_parts_are_told_as_means_over_the_seeds(made):
+    problem, plan = made(60, n_texts=45), a_plan(kind="text", n_seeds=5, routers=("zero",))
+
+    report = evaluate(problem, plan, silent)
+
+    parts = [split(problem, "text", 20, seed).test for seed in range(5)]
+    sizes = [part.n_queries for part in parts]
+    assert len(set(sizes)) > 1
+    assert sizes == [run.n_test for run in report.runs]
+    assert {20: round(sum(sizes) / 5)} == report.n_test
+    for j, single in enumerate(report.test_singles[20]):
+        assert problem.candidates[j] == single.candidate
+        score = np.mean([part.scores[:, j].mean() for part in parts])
+        cost = np.mean([part.cost_usd[:, j].sum() for part in parts])
+        assert (score, cost) == pytest.approx((single.score, single.cost_usd))
 
 
 def test_a_figure_that_a_seed_does_not_have_is_no_figure_of_the_row():
@@ -244,7 +303,7 @@ FRONT = {"igd", "igd_plus", "hypervolume", "spread"}
 BUDGETS = {"budget_area", "overspend"}
 RELATIVE = {"saving_at_best", "qnc", "target_saving", *CROSSFIT, *BUDGETS}
 COSTS = {"cost_error", "cost_error_per_query"}
-ESTIMATES = {"ece", "brier", "log_loss", *COSTS}
+ESTIMATES = {"ece", "ece_pooled", "brier", "log_loss", *COSTS}
 TARGETS = {"target_shortfall", "target_missed", "target_saving"}
 ODD = {
     "two candidates": ({"m": 2}, 20, set()),

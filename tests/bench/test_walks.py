@@ -92,6 +92,30 @@ def test_a_mix_adds_up_in_expectation_over_all_assignments():
         assert expected == pytest.approx(total, abs=1e-12)
 
 
+@given(table=tables(), seed=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_every_walk_forecasts_any_count_of_its_queries_and_each_of_them(table, seed):
+    prob, cost, values = table
+    n, m = cost.shape
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(0, 3, size=n).astype(float)
+    mean = cost.mean(axis=0)
+    shares = rng.dirichlet(np.ones(m), size=3)
+    walks = (
+        (FrontWalk(pareto_front(prob, cost)), cost),
+        (choices_walk(rng.integers(m, size=(4, n)), cost), cost),
+        (MixWalk(shares, n * shares @ mean), np.tile(mean, (n, 1))),
+    )
+    for walk, cells in walks:
+        forecast = walk.forecast(weights)
+
+        assert walk.totals(cells * weights[:, None]) == pytest.approx(forecast, abs=1e-12)
+        assert walk.forecast(np.ones(n)) == pytest.approx(walk.forecast_usd, abs=1e-12)
+        for k, total in enumerate(walk.totals(values)):
+            assert total == pytest.approx(walk.each(k, values).sum(), abs=1e-9)
+            assert forecast[k] == pytest.approx(weights @ walk.forecast_each(k, n), abs=1e-12)
+
+
 def best_mix(score, cost, usd):
     """The highest mean score that any mix of at most two candidates has for at most `usd`."""
     found = [s for s, c in zip(score, cost, strict=True) if c <= usd]

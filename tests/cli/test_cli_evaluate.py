@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import pty
 import subprocess
 
 import numpy as np
 import pytest
 
 from optllm_router.bench.records import FIGURES
+from optllm_router.cli.evaluating import command_line
 from optllm_router.cli.many_values import is_router, repeated
 
 COLUMNS = ("query", "task", "model", "score", "cost_usd", "prompt_tokens")
@@ -67,6 +70,9 @@ def figures_of(report):
         ("--routers ours zero ./x", "--routers ours --routers zero ./x"),
         ("--routers ours zer --fronts", "--routers ours --routers zer --fronts"),
         ("--routers ours x.csv --labels 3 4", "--routers ours x.csv --labels 3 --labels 4"),
+        ("--labels=100 300 x.csv", "--labels=100 --labels 300 x.csv"),
+        ("--routers=ours zero x.csv", "--routers=ours --routers zero x.csv"),
+        ("--seeds=2 300 x.csv", "--seeds=2 300 x.csv"),
         ("x.csv --json", "x.csv --json -"),
         ("x.csv --json --seeds 2", "x.csv --json - --seeds 2"),
         ("x.csv --json - --seeds 2", "x.csv --json - --seeds 2"),
@@ -112,7 +118,7 @@ def test_json_without_a_file_prints_json_and_nothing_else(optllm, data):
     assert {"small", "medium", "large"} == {one["candidate"] for one in report["singles"]}
     for row in report["rows"]:
         assert set(row["figures"]) <= set(FIGURES)
-        assert {"mean", "low", "high"} == set(row["figures"]["budget_area"])
+        assert {"mean", "low", "high"} <= set(row["figures"]["budget_area"])
     assert set(report["rows"][1]["against_zero"]) > {"saving_crossfit", "budget_area"}
 
 
@@ -230,7 +236,9 @@ def test_incomplete_queries_are_left_out_and_counted_on_standard_error(optllm, d
         (["--json", "no/such/folder.json"], "'no/such/folder.json' cannot be written"),
         (["--html", "no/such/folder.html"], "'no/such/folder.html' cannot be written"),
         (["--html", "."], "'.' cannot be written: name a file"),
-        (["--json", "outcomes.csv"], "'outcomes.csv' is DATA, which a report would overwrite"),
+        (["--json", "outcomes.csv"], "'outcomes.csv' is what is evaluated, and a report would"),
+        (["--json", "r.x", "--html", "./r.x"], "`--json r.x` and `--html r.x` are one file"),
+        (["--alpha", "nan"], "`--alpha nan` is no number of standard deviations"),
         (["--store", "sqlite:///log.db"], "either DATA or --store URL"),
         (["other.csv"], "other.csv"),
     ],
@@ -251,6 +259,8 @@ def test_mistakes_in_arguments_end_with_2_and_say_what_to_do(optllm, data, words
         (["outcomes.txt"], "outcomes.txt"),
         (["costless.csv", "--labels", "2"], "'costless.csv' has 0 queries"),
         (["single.csv", "--labels", "2"], "2 models or more"),
+        (["dear.csv", "--labels", "9"], "'dear.csv' has a `cost_usd` of 1e+300, above"),
+        (["tiny.csv"], "2 queries are too few"),
     ],
 )
 def test_data_that_cannot_be_evaluated_ends_with_2(optllm, data, tmp_path, words, said):
@@ -259,10 +269,125 @@ def test_data_that_cannot_be_evaluated_ends_with_2(optllm, data, tmp_path, words
     write_csv(tmp_path / "costless.csv", [{**row, "cost_usd": ""} for row in rows])
     write_csv(tmp_path / "single.csv", [row for row in rows if row["model"] == "small"])
 
+    write_csv(tmp_path / "dear.csv", [{**row, "cost_usd": 1e300} for row in rows])
+    write_csv(tmp_path / "tiny.csv", rows[:6])
+
     result = optllm("evaluate", *words, code=2)
 
     assert said in result.stderr
     assert "" == result.stdout
+
+
+def test_without_labels_half_of_a_small_table_is_labelled(optllm, data):
+    assert {"30": 30} == json.loads(optllm("evaluate", data, *QUICK, "--json").stdout)["n_test"]
+
+
+def test_alpha_and_the_released_defects_reach_optllm(optllm, data):
+    words = ("evaluate", data, "--labels", 30, "--seeds", 1, "--resamples", 0, "--json")
+    words = (*words, "--routers", "optllm", "--bootstraps", 2)
+    changes = ([], ["--alpha", 3], ["--as-released"])
+
+    found = [json.loads(optllm(*words, *change).stdout)["runs"][0] for change in changes]
+
+    notes = [run["note"] for run in found]
+    assert ["alpha 0.5" in note for note in notes] == [True, False, True]
+    assert "alpha 3" in notes[1]
+    assert ["released" in note for note in notes] == [False, False, True]
+
+
+LOG = ("--store", "sqlite:///log.db")
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_report_never_overwrites_the_log_that_it_is_about(optllm, option):
+    result = optllm("evaluate", *LOG, option, "log.db", code=2)
+
+    assert "'log.db' is what is evaluated, and a report would overwrite it" in result.stderr
+
+
+@pytest.mark.usefixtures("learned")
+def test_a_log_is_reported_as_tables_as_json_and_as_a_page(optllm, tmp_path):
+    shown = optllm("evaluate", *LOG, "--html", "log.html", "--json", "log.json")
+
+    page = (tmp_path / "log.html").read_text(encoding="utf-8")
+    report = json.loads((tmp_path / "log.json").read_text())
+    title = f"What was asked and what it cost, n = {report['n_decisions']:,} decisions"
+    assert title in shown.stdout
+    assert f"<strong>{title}</strong>" in page
+    assert f"<title>What {report['source']} tells</title>" in page
+    assert ["wrote log.html", "wrote log.json"] == shown.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--labels", "100", "300"], "`--labels`"),
+        (["--seeds", "3"], "`--seeds`"),  # its default, but given
+        (["--fronts", "--split", "time"], "`--split`, `--fronts`"),
+        (["--alpha", "1", "--as-released"], "`--alpha`, `--as-released`"),
+        (["--resamples=9", "--oracle-costs"], "`--oracle-costs`, `--resamples`"),
+        (["--routers", "ours", "--regimes", "--bootstraps", "2"], "`--routers`, `--bootstraps`, "),
+    ],
+)
+def test_what_only_data_has_is_refused_beside_a_log(optllm, learned, words, named):
+    result = optllm("evaluate", *LOG, *words, code=2)
+
+    assert f"{named}: only an evaluation of DATA" in result.stderr.replace("`--regimes`", "")
+    assert "" == result.stdout
+
+
+def test_the_command_to_rerun_keeps_its_words_and_hides_a_password():
+    url, shown = "postgresql://me:secret@db/log", "postgresql://me:***@db/log"
+
+    assert "optllm evaluate 'my data.csv' --seeds 2" == command_line(
+        ["evaluate", "my data.csv", "--seeds", "2"]
+    )
+    for words in (["--store", url], [f"--store={url}"]):
+        line = command_line(["evaluate", *words], url=url, shown=shown)
+        assert "secret" not in line
+        assert shown in line
+
+
+def at_a_terminal(command, *, until=None, **rest):
+    """Run a command whose standard error is a terminal; return what it shows, or that `until`."""
+    ours, theirs = pty.openpty()
+    shown = ""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, **rest) as running:
+        os.close(theirs)
+        try:
+            while until is None or until not in shown:
+                shown += os.read(ours, 4096).decode(errors="replace")
+        except OSError:  # Linux says so when the last writer is gone
+            assert 0 == running.wait(), shown
+        running.terminate()
+    os.close(ours)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("option", "label"),
+    [("--regimes", "MetaLLM's regimes, 20 labelled"), ("--fronts", "searches compared, 20 lab")],
+)
+def test_a_bar_names_every_run_and_a_further_comparison(
+    console_script, environment, data, tmp_path, option, label
+):
+    words = ["evaluate", data, "--labels", "20", *QUICK, option]
+
+    shown = at_a_terminal([*console_script, *words], until=label, cwd=tmp_path, env=environment)
+
+    assert "zero, 20 labelled, seed 1" in shown
+    assert "4/5" in shown  # two routers, two seeds, one comparison that now starts
+    assert label in shown
+
+
+@pytest.mark.usefixtures("learned")
+def test_a_bar_counts_the_decisions_that_were_read(console_script, environment, tmp_path):
+    command = [*console_script, "evaluate", *LOG]
+
+    shown = at_a_terminal(command, cwd=tmp_path, env=environment)
+
+    assert "40/?" in shown
+    assert "decisions read" in shown
 
 
 def test_a_report_that_cannot_be_written_after_all_ends_with_1(optllm, data, tmp_path):

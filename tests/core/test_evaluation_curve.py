@@ -189,9 +189,18 @@ def test_aiq_equals_the_best_mix_of_two_points_at_every_cost(walk):
     assert aiq(walk, high_usd=float(high)) == pytest.approx(best.mean(), abs=2e-3)
 
 
-def test_aiq_is_not_defined_below_the_curve():
-    with pytest.raises(ValueError, match="least cost"):
-        aiq(curve([2, 3], [0.1, 0.2]), low_usd=1.0)
+def test_below_the_curve_aiq_pays_for_a_share_of_the_queries():
+    walk = curve([2, 4], [0.4, 0.8])
+
+    # .2 to .4 until 2, .4 to .8 until 4
+    assert aiq(walk, low_usd=1.0, high_usd=4.0) == pytest.approx((0.3 + 2 * 0.6) / 3)
+    assert aiq(walk, low_usd=1.0, high_usd=1.0) == pytest.approx(0.2)
+    assert aiq(curve([0, 4], [0.4, 0.8]), low_usd=0.0) == pytest.approx(0.6)
+
+
+def test_a_range_of_aiq_starts_at_no_cost_or_later_and_does_not_end_before_it_starts():
+    with pytest.raises(ValueError, match="at or above 0"):
+        aiq(curve([2, 3], [0.1, 0.2]), low_usd=-1.0)
     with pytest.raises(ValueError, match="not end before"):
         aiq(curve([2, 3], [0.1, 0.2]), low_usd=2.5, high_usd=2.2)
 

@@ -5,6 +5,6 @@ A report travels as an attachment and is read years later, so everything that it
 
 from __future__ import annotations
 
-from optllm_router.bench.html.page import render_html
+from optllm_router.bench.html.page import render_html, render_tables_html
 
-__all__ = ["render_html"]
+__all__ = ["render_html", "render_tables_html"]

@@ -57,15 +57,15 @@ def _figure(fronts: Fronts, looks: Mapping[str, Look], *, window: Window, title:
 
 def _caption(fronts: Fronts) -> str:
     averaged = (
-        f"lines are means over {plural(fronts.n_seeds, 'seed')}, each curve cut at the same shares "
-        "of its range of cost"
+        f"lines and circles are means over {plural(fronts.n_seeds, 'seed')}, each curve cut at the "
+        "same shares of its range of cost"
         if fronts.n_seeds > 1
-        else "lines are of 1 seed"
+        else "lines and circles are of 1 seed"
     )
     return (
         "What the points of every router’s predicted front cost and score in truth on the "
         f"n = {count(fronts.n_test)} test queries; {averaged}. Circles are single candidates asked "
-        "for every query of the table, their cost scaled to n. Up and to the left is better."
+        "for every one of them. Up and to the left is better."
     )
 
 

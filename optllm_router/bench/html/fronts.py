@@ -22,7 +22,7 @@ _CLOSE_UP_BELOW = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fronts:
-    """A curve per router, mean over seeds, and the candidates at the test part's size."""
+    """A curve per router and the candidates, all on the test parts and means over seeds."""
 
     n_labelled: int
     n_test: int | None
@@ -46,15 +46,10 @@ class Window:
 
 
 def fronts_of(report: Report, n_labelled: int) -> Fronts:
-    """Return what is drawn for one number of labels.
-
-    The candidates' costs, which are of the whole table, are scaled to the number of test queries.
-    """
-    n_test = report.n_test.get(n_labelled)
-    share = n_test / report.n_queries if n_test and report.n_queries else 1.0
+    """Return what is drawn for one number of labels: candidates as they are on its test parts."""
     singles = tuple(
-        Single(candidate=each.candidate, score=each.score, cost_usd=each.cost_usd * share)
-        for each in report.singles
+        each
+        for each in report.test_singles.get(n_labelled, ())
         if np.isfinite(each.score) and np.isfinite(each.cost_usd)
     )
     drawn: dict[str, list[Drawn]] = {}
@@ -66,7 +61,7 @@ def fronts_of(report: Report, n_labelled: int) -> Fronts:
     curves = {router: mean_curve(each, log=log) for router, each in drawn.items()}
     return Fronts(
         n_labelled=n_labelled,
-        n_test=n_test,
+        n_test=report.n_test.get(n_labelled),
         n_seeds=max((len(each) for each in drawn.values()), default=report.n_seeds),
         curves={router: curve for router, curve in curves.items() if curve.cost_usd.size},
         singles=singles,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from optllm_router.bench.html.forest import forest_panels
 from optllm_router.bench.html.front_chart import front_charts
@@ -12,8 +12,8 @@ from optllm_router.bench.html.markup import Safe, clean, safe, tag, together
 from optllm_router.bench.html.numerals import count, number, plural
 from optllm_router.bench.html.reliability import reliability_section
 from optllm_router.bench.html.style import stylesheet
-from optllm_router.bench.html.tables import extra_tables, figure_tables, glossary, singles_table
-from optllm_router.bench.records import Report
+from optllm_router.bench.html.tables import extra_tables, figure_tables, glossary, singles_tables
+from optllm_router.bench.records import ExtraTable, Report
 
 _COMMAND = "optllm evaluate"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -34,13 +34,41 @@ def render_html(report: Report) -> str:
     body = tag(
         "body",
         _header(report, labels),
-        tag("main", *sections, _candidates(report), _extras(report), _notes(report), _meanings()),
-        _footer(report),
+        tag(
+            "main",
+            *sections,
+            _candidates(report),
+            _extras(report),
+            _notes(report.notes),
+            _meanings(),
+        ),
+        _footer(report.notes),
     )
-    return f"<!doctype html>\n{tag('html', _head(report), body, lang='en')}\n"
+    return _page(f"Evaluation of {report.source}", body)
 
 
-def _head(report: Report) -> Safe:
+def render_tables_html(
+    title: str, tables: Sequence[ExtraTable], *, notes: Sequence[str] = ()
+) -> str:
+    """Return written tables, each with its note, as one HTML page that needs nothing but itself.
+
+    Notes stand as in `render_html`. Without tables the page says that there is none.
+    """
+    shown = extra_tables(tables) if tables else tag("p", "There is no table to show.")
+    body = tag(
+        "body",
+        tag("header", tag("h1", *_breakable(title))),
+        tag("main", tag("section", shown, id="tables"), _notes(notes)),
+        _footer(notes),
+    )
+    return _page(title, body)
+
+
+def _page(title: str, body: Safe) -> str:
+    return f"<!doctype html>\n{tag('html', _head(title), body, lang='en')}\n"
+
+
+def _head(title: str) -> Safe:
     return tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -48,7 +76,7 @@ def _head(report: Report) -> Safe:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("link", rel="icon", href="data:,"),
-        tag("title", f"Evaluation of {report.source}"),
+        tag("title", title),
         tag("style", Safe(stylesheet())),
     )
 
@@ -128,7 +156,7 @@ def _remarks(report: Report, n_labelled: int) -> Safe:
 
 
 def _candidates(report: Report) -> Safe:
-    return tag("section", tag("h2", "Candidates"), singles_table(report), id="candidates")
+    return tag("section", tag("h2", "Candidates"), singles_tables(report), id="candidates")
 
 
 def _extras(report: Report) -> Safe:
@@ -137,8 +165,8 @@ def _extras(report: Report) -> Safe:
     return tag("section", tag("h2", "Further tables"), extra_tables(report.tables), id="tables")
 
 
-def _notes(report: Report) -> Safe:
-    items = [tag("li", note) for note in report.notes if not _is_command(note)]
+def _notes(notes: Iterable[str]) -> Safe:
+    items = [tag("li", note) for note in notes if not _is_command(note)]
     if not items:
         return Safe("")
     return tag("section", tag("h2", "Notes"), tag("ul", *items, class_="notes"), id="notes")
@@ -148,8 +176,8 @@ def _meanings() -> Safe:
     return tag("section", tag("h2", "Glossary"), glossary(), id="glossary")
 
 
-def _footer(report: Report) -> Safe:
-    commands = [clean(note).strip() for note in report.notes if _is_command(note)]
+def _footer(notes: Iterable[str]) -> Safe:
+    commands = [clean(note).strip() for note in notes if _is_command(note)]
     if not commands:
         return Safe("")
     shown = [tag("pre", tag("code", command)) for command in commands]

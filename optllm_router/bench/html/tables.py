@@ -17,10 +17,11 @@ from optllm_router.bench.html.numerals import (
     decimals_of,
     interval_text,
     number,
+    plural,
     signed,
     usd,
 )
-from optllm_router.bench.records import FIGURES, HEADLINE, ExtraTable, Figure, Report, Row
+from optllm_router.bench.records import FIGURES, HEADLINE, ExtraTable, Figure, Report, Row, Single
 from optllm_router.core.evaluation import Interval
 
 BETTER = {"higher": "↑ higher is better", "lower": "↓ lower is better"}
@@ -88,20 +89,28 @@ def figure_tables(report: Report, n_labelled: int) -> Safe:
     return together(parts)
 
 
-def singles_table(report: Report) -> Safe:
-    """Return the candidates, the best first, each asked for every query of the table."""
-    order = sorted(report.singles, key=lambda each: (-_ranked(each.score), each.cost_usd))
-    per_1k = 1000 / report.n_queries if report.n_queries else math.nan
+def singles_tables(report: Report) -> Safe:
+    """Return the candidates on the whole table, then folded on every number of labels' test parts.
+
+    The best come first; the test parts' figures are means over the seeds.
+    """
+    n_queries = count(report.n_queries)
+    whole = f"Single candidates, n = {n_queries} queries, the whole table"
+    parts = [_singles(whole, report.singles, report.n_queries)]
+    for n_labelled, singles in report.test_singles.items():
+        n_test = report.n_test.get(n_labelled)
+        title = f"Single candidates on the test part, {plural(n_labelled, 'label')}"
+        caption = f"{title}, n = {count(n_test)} queries, {plural(report.n_seeds, 'seed')}"
+        parts.append(_folded(title, _singles(caption, singles, n_test or 0)))
+    return together(parts)
+
+
+def _singles(caption: str, singles: Sequence[Single], n_queries: int) -> Safe:
+    per_1k = 1000 / n_queries if n_queries else math.nan
     rows = [
-        (
-            each.candidate,
-            number(each.score),
-            usd(each.cost_usd),
-            usd(each.cost_usd * per_1k),
-        )
-        for each in order
+        (each.candidate, number(each.score), usd(each.cost_usd), usd(each.cost_usd * per_1k))
+        for each in sorted(singles, key=lambda each: (-_ranked(each.score), each.cost_usd))
     ]
-    caption = f"Single candidates, n = {count(report.n_queries)} queries, the whole table"
     heads = ("candidate", "mean score (0 to 1)", "total cost, USD", "USD per 1,000 queries")
     return _plain_table(caption, heads, rows)
 

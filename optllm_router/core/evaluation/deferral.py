@@ -10,7 +10,6 @@ import numpy as np
 
 from optllm_router.core.evaluation.checks import require_positive
 from optllm_router.core.evaluation.curve import Curve, saving_at_best
-from optllm_router.core.front import TOLERANCE
 from optllm_router.records import Floats
 
 
@@ -21,6 +20,9 @@ def aiq(curve: Curve, *, low_usd: float | None = None, high_usd: float | None = 
     hull of the realised points, flat from its highest point on (RouterBench: Hu et al., arXiv
     2403.12031, section 3). Its released code divides by c_max instead, which this does not.
 
+    Below the first point R is not defined; there it follows the line from no cost and score 0, our
+    choice, as in `audc`: the money pays for a share of the queries.
+
     Args:
         curve: the realised curve.
         low_usd: c_min; None is the curve's least realised cost. To compare routers, give them all
@@ -29,18 +31,18 @@ def aiq(curve: Curve, *, low_usd: float | None = None, high_usd: float | None = 
             width has the height at that cost.
 
     Raises:
-        ValueError: A range that starts below the curve, where R is not defined, or ends before it
-            starts.
+        ValueError: A range that starts below 0 or ends before it starts.
     """
     cost, score = _upper_hull(curve)
     low = float(cost[0]) if low_usd is None else low_usd
     high = float(curve.cost_usd.max()) if high_usd is None else high_usd
-    if not cost[0] * (1.0 - TOLERANCE) <= low <= high:
+    if not 0.0 <= low <= high:
         raise ValueError(
-            f"the range from `low_usd` {low!r} to `high_usd` {high!r} must start at or above "
-            f"{float(cost[0])!r}, the curve's least cost, and not end before it starts: take the "
-            "dearest first point of the routers compared as `low_usd`."
+            f"the range from `low_usd` {low!r} to `high_usd` {high!r} must start at or above 0 and "
+            "not end before it starts: take the costs of the cheapest and the dearest candidate."
         )
+    if cost[0] > 0.0:
+        cost, score = np.append(0.0, cost), np.append(0.0, score)
     return _mean_height(cost, score, low, high)
 
 
