@@ -17,8 +17,9 @@ from typing import TypeAlias
 from optllm_router.errors import StoreError
 from optllm_router.store.background import BackgroundWriter
 from optllm_router.store.base import Store
-from optllm_router.store.database import BUSY_TIMEOUT_S, waiting_at_most
+from optllm_router.store.database import waiting_at_most
 from optllm_router.store.faults import is_permanent
+from optllm_router.store.kept import BUSY_TIMEOUT_S
 
 logger = logging.getLogger("optllm_router")
 

@@ -21,14 +21,15 @@ from typing import Any, Literal
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.pool import Pool, PoolProxiedConnection, StaticPool
+from sqlalchemy.pool import Pool, StaticPool
 
 from optllm_router.errors import StoreError
 from optllm_router.store.faults import shown, translated
+from optllm_router.store.kept import BUSY_TIMEOUT_S, KeptConnection
 
 Durability = Literal["normal", "full"]
 
-BUSY_TIMEOUT_S = 30.0
+_MAX_IN_LINE_S = 10.0
 # SQLite's 1,000 make one request in a hundred wait for a checkpoint (it writes ten pages), and
 # write the same index pages again each time; 16 MB of write-ahead log instead of 4.
 _CHECKPOINT_PAGES = 4_000
@@ -68,6 +69,7 @@ class Database:
         self.engine = _engine(self.url, in_memory=self.in_memory, durability=durability)
         self._lock = threading.Lock()
         self._pid = os.getpid()
+        self._n_turns = 0
         self._kept: KeptConnection | None = None
         self._inherited: list[Pool | KeptConnection | None] = []
 
@@ -178,8 +180,7 @@ class Database:
     def _turn(self, *, alone: bool) -> Iterator[None]:
         self._follow_fork()
         lock = self._lock  # a fork replaces it
-        left_s = _left_s()
-        if alone and not lock.acquire(timeout=-1 if left_s == math.inf else left_s):
+        if alone and not self._is_my_turn(lock):
             raise StoreError(
                 f"the log {shown(self.url)!r} cannot be used: other threads have been writing to "
                 "it for too long. Wait, or look for what locks it."
@@ -189,6 +190,21 @@ class Database:
         finally:
             if alone:
                 lock.release()
+
+    def _is_my_turn(self, lock: threading.Lock) -> bool:
+        """Wait in line; longer than the deadline only while others have their turns.
+
+        Python's locks are not fair: of many busy threads one can come last for a second.
+        """
+        left_s = _left_s()
+        last_call = time.monotonic() + _MAX_IN_LINE_S
+        while True:
+            seen = self._n_turns
+            if lock.acquire(timeout=-1 if left_s == math.inf else left_s):
+                self._n_turns += 1
+                return True
+            if self._n_turns == seen or time.monotonic() > last_call:
+                return False
 
     def _follow_fork(self) -> None:
         """Drop what belongs to the parent process, in the child's first use of it.
@@ -209,35 +225,6 @@ class Database:
 
 def _left_s() -> float:
     return max(_deadline.get() - time.monotonic(), 0.0)
-
-
-class KeptConnection:
-    """A SQLite connection that one writer after the other uses; see `Database.raw_writing`."""
-
-    def __init__(self, connection: PoolProxiedConnection) -> None:
-        self._connection = connection
-        self._cursor = connection.cursor()
-        self._busy_ms = round(BUSY_TIMEOUT_S * 1000)
-
-    def begin(self, left_s: float) -> Any:
-        """Begin writing and return a cursor; SQLite waits that long for other processes."""
-        busy_ms = round(math.ceil(min(left_s, BUSY_TIMEOUT_S) * 10) * 100)  # seldom another one
-        if busy_ms != self._busy_ms:
-            self._cursor.execute(f"PRAGMA busy_timeout = {busy_ms}")
-            self._busy_ms = busy_ms
-        self._cursor.execute("BEGIN IMMEDIATE")
-        return self._cursor
-
-    def commit(self) -> None:
-        """End the transaction."""
-        self._connection.commit()
-
-    def drop(self) -> None:
-        """Undo what is not committed, and close the connection itself."""
-        try:
-            self._connection.rollback()  # closed with statements under way, it would stay locked
-        finally:
-            self._connection.invalidate()
 
 
 def parse_url(url: str) -> URL:

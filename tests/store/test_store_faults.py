@@ -8,6 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from sqlalchemy import event
 
 from optllm_router.errors import ConfigError, StoreError
+from optllm_router.store.database import waiting_at_most
 from optllm_router.store.faults import is_permanent
 from optllm_router.store.sql import open_store
 from optllm_router.testing.store_suite import a_decision, an_attempt, an_outcome, record
@@ -336,3 +339,23 @@ def test_a_forked_child_and_its_parent_write_to_the_same_log(store):
 
     assert (child, 0) == os.waitpid(child, 0)
     assert 101 == len(store.decisions(limit=1000))
+
+
+def test_a_writer_that_comes_last_in_a_busy_line_still_has_its_turn(store):
+    database = store._database
+    began = threading.Event()
+
+    def write_on_and_on():
+        for _ in range(20):
+            with database._turn(alone=True):
+                began.set()
+                time.sleep(0.03)
+
+    others = threading.Thread(target=write_on_and_on)
+    others.start()
+    began.wait(5)
+    with waiting_at_most(0.1):
+        decision = record(store)
+    others.join()
+
+    assert store.decision(decision.id).decision == decision
