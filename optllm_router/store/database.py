@@ -29,7 +29,9 @@ from optllm_router.store.kept import BUSY_TIMEOUT_S, KeptConnection
 
 Durability = Literal["normal", "full"]
 
-_MAX_IN_LINE_S = 10.0
+_MAX_IN_LINE = 3  # times the deadline
+_LEAST_PATIENCE_S = 0.05
+_CLOSING_S = 1.0
 # SQLite's 1,000 make one request in a hundred wait for a checkpoint (it writes ten pages), and
 # write the same index pages again each time; 16 MB of write-ahead log instead of 4.
 _CHECKPOINT_PAGES = 4_000
@@ -50,7 +52,8 @@ def waiting_at_most(seconds: float) -> Iterator[None]:
     """Have what this thread does inside the block not wait longer for other writers.
 
     That is for threads and processes together: without it, each of the threads in line for a
-    locked file would have its own `BUSY_TIMEOUT_S`, one after the other.
+    locked file would have its own `BUSY_TIMEOUT_S`, one after the other. While the line moves, a
+    thread stays in it a few times as long.
     """
     token = _deadline.set(time.monotonic() + seconds)
     try:
@@ -149,10 +152,12 @@ class Database:
         """Write on a connection that is kept, as taking one from the pool takes 0.1 ms."""
         connection = self._kept = self._kept or KeptConnection(self.engine.raw_connection())
         try:
-            yield connection.begin(_left_s())
+            # Whoever came late in line is patient with other processes all the same.
+            yield connection.begin(max(_left_s(), _LEAST_PATIENCE_S))
             connection.commit()
         except BaseException:
-            self._kept = None
+            if self._kept is connection:
+                self._kept = None
             connection.drop()  # whatever state it is in
             raise
 
@@ -168,13 +173,22 @@ class Database:
                 connection.close()
 
     def close(self) -> None:
-        """Close the connections; the next use would open new ones."""
+        """Close the connections; the next use would open new ones.
+
+        A write under way has a second to end. One that this very call interrupts (in a signal
+        handler) cannot, and keeps its connection.
+        """
         self._follow_fork()
-        with self._lock:
-            kept, self._kept = self._kept, None
+        lock = self._lock
+        is_free = lock.acquire(timeout=_CLOSING_S)
+        try:
+            kept, self._kept = (self._kept, None) if is_free else (None, self._kept)
             if kept is not None:
                 kept.drop()
+        finally:
             self.engine.dispose()
+            if is_free:
+                lock.release()
 
     @contextmanager
     def _turn(self, *, alone: bool) -> Iterator[None]:
@@ -192,12 +206,12 @@ class Database:
                 lock.release()
 
     def _is_my_turn(self, lock: threading.Lock) -> bool:
-        """Wait in line; longer than the deadline only while others have their turns.
+        """Wait in line; beyond the deadline only while others have their turns, and thrice as long.
 
         Python's locks are not fair: of many busy threads one can come last for a second.
         """
         left_s = _left_s()
-        last_call = time.monotonic() + _MAX_IN_LINE_S
+        last_call = time.monotonic() + _MAX_IN_LINE * left_s
         while True:
             seen = self._n_turns
             if lock.acquire(timeout=-1 if left_s == math.inf else left_s):

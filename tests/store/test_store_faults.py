@@ -20,6 +20,7 @@ from optllm_router.errors import ConfigError, StoreError
 from optllm_router.store.database import waiting_at_most
 from optllm_router.store.faults import is_permanent
 from optllm_router.store.sql import open_store
+from optllm_router.store.writes import insert_entries
 from optllm_router.testing.store_suite import a_decision, an_attempt, an_outcome, record
 
 ROOT = Path(__file__).parents[2]
@@ -359,3 +360,13 @@ def test_a_writer_that_comes_last_in_a_busy_line_still_has_its_turn(store):
     others.join()
 
     assert store.decision(decision.id).decision == decision
+
+
+def test_closing_in_a_handler_that_interrupts_a_write_neither_hangs_nor_loses_the_row(store):
+    database = store._database
+    row = a_decision(1)
+    with database.raw_writing() as cursor:
+        insert_entries(cursor, store._statements, [(row, [])])
+        database.close()  # as a signal handler would, in the same thread
+
+    assert store.decision(row.id).decision == row
