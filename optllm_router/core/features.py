@@ -65,6 +65,13 @@ def hash_text(text: str, *, salt: int = 0) -> SparseText:
     return _bucketed(np.concatenate(hashes), salt)
 
 
+def hash_texts(queries: Sequence[str]) -> list[SparseText]:
+    """Return the hashed features of some texts. Raises: TypeError for one text in place of them."""
+    if isinstance(queries, str):
+        raise TypeError(f"`queries` is one text, {queries[:40]!r}: pass a list of texts")
+    return [hash_text(query) for query in queries]
+
+
 def feature_matrix(texts: Sequence[SparseText]) -> csr_matrix:
     """Stack texts into a sparse matrix, shape (n_texts, N_FEATURES)."""
     from scipy.sparse import csr_matrix

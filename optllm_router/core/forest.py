@@ -36,7 +36,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from optllm_router.core.features import SparseText, hash_text
+from optllm_router.core.features import SparseText, hash_texts
 from optllm_router.core.growing import Growing, Halves, grow_forests, split_texts
 from optllm_router.core.projection import Projection
 from optllm_router.core.ridge import single_threaded
@@ -134,7 +134,7 @@ class ForestPredictor:
             ValueError: shapes that do not match, a score outside [0, 1], or no label at all.
             ImportError: scikit-learn, which grows the trees, is missing.
         """
-        return self.fit_features(_hashed(queries), scores, tasks=tasks, groups=queries)
+        return self.fit_features(hash_texts(queries), scores, tasks=tasks, groups=queries)
 
     def fit_features(
         self,
@@ -168,7 +168,7 @@ class ForestPredictor:
         self, queries: Sequence[str], tasks: Sequence[str] | None = None
     ) -> SuccessEstimate:
         """Predict texts; tasks do not count. Raises: NotTrainedError before `fit`."""
-        return self.predict_features(_hashed(queries), tasks=tasks)
+        return self.predict_features(hash_texts(queries), tasks=tasks)
 
     def predict_features(
         self,
@@ -298,12 +298,6 @@ class ForestPredictor:
         prob[:, self.n_labels_ == 0] = np.nan
         std[:, self.n_labels_ == 0] = np.nan
         return SuccessEstimate(prob, std)
-
-
-def _hashed(queries: Sequence[str]) -> list[SparseText]:
-    if isinstance(queries, str):
-        raise TypeError(f"`queries` is one text, {queries[:40]!r}: pass a list of texts")
-    return [hash_text(query) for query in queries]
 
 
 def _as_logged(text: SparseText) -> SparseText:

@@ -25,7 +25,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from optllm_router.core.features import SparseText, hash_text
+from optllm_router.core.features import SparseText, hash_texts
 from optllm_router.core.projection import Projection
 from optllm_router.core.ridge import BlockGrams, blocks_of, choose_penalties, single_threaded
 from optllm_router.errors import NotTrainedError
@@ -117,7 +117,7 @@ class SuccessPredictor:
         Raises:
             ValueError: shapes that do not match, a score outside [0, 1], or no label at all.
         """
-        return self.fit_features(_hashed(queries), scores, tasks=tasks, groups=queries)
+        return self.fit_features(hash_texts(queries), scores, tasks=tasks, groups=queries)
 
     def fit_features(
         self,
@@ -153,7 +153,7 @@ class SuccessPredictor:
         self, queries: Sequence[str], tasks: Sequence[str] | None = None
     ) -> SuccessEstimate:
         """Predict texts; an unknown task counts as none. Raises: NotTrainedError before `fit`."""
-        return self.predict_features(_hashed(queries), tasks=tasks)
+        return self.predict_features(hash_texts(queries), tasks=tasks)
 
     def predict_features(
         self,
@@ -303,12 +303,6 @@ def checked_tasks(tasks: Sequence[str] | None, n_queries: int) -> list[str]:
     if len(tasks) != n_queries:
         raise ValueError(f"{len(tasks)} tasks for {n_queries} queries: pass one task per query")
     return list(tasks)
-
-
-def _hashed(queries: Sequence[str]) -> list[SparseText]:
-    if isinstance(queries, str):
-        raise TypeError(f"`queries` is one text, {queries[:40]!r}: pass a list of texts")
-    return [hash_text(query) for query in queries]
 
 
 def _packed(values: Sequence[str] | Sequence[int]) -> NDArray[np.generic]:

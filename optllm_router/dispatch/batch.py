@@ -81,6 +81,7 @@ class BatchRun:
         self._texts = texts
         self._policy, self.cap = policies
         self._lock = threading.Lock()
+        self._books = threading.Lock()  # each time for a moment, unlike a plan
         self._next = 0
         self._in_flight_nusd: dict[int, int] = {}
         self._slice_end = 0
@@ -103,7 +104,7 @@ class BatchRun:
 
     def settle(self, assignment: Assignment, cost_nusd: int) -> None:
         """Book what an assignment really cost."""
-        with self._lock:
+        with self._books:
             self._in_flight_nusd.pop(assignment.item, None)
             if self.cap is not None:
                 self.cap.settle(assignment.reserved_nusd, cost_nusd)
@@ -164,7 +165,8 @@ class BatchRun:
         )
         if column != int(self._choice[row]):  # the policy's column is not the one that serves
             made = replace(made, chosen=estimates.columns[int(self._choice[row])], propensity=None)
-        self._in_flight_nusd[self.items[row]] = made.expected_cost_nusd or 0
+        with self._books:
+            self._in_flight_nusd[self.items[row]] = made.expected_cost_nusd or 0
         return Assignment(self.items[row], made, reserved)
 
     def _replan(self, *, first: bool) -> None:
@@ -204,8 +206,9 @@ class BatchRun:
         """What the plan of the rest may use, in USD."""
         if self.cap is None:
             return np.inf
-        balance = self.cap.balance
-        left = balance.limit_nusd - balance.spent_nusd - sum(self._in_flight_nusd.values())
+        with self._books:
+            balance, in_flight = self.cap.balance, sum(self._in_flight_nusd.values())
+        left = balance.limit_nusd - balance.spent_nusd - in_flight
         worst = np.where(
             self._estimates.allowed[rest], self._estimates.worst_nusd[rest], np.iinfo(np.int64).max
         )

@@ -109,3 +109,17 @@ def test_what_was_kept_back_pays_for_the_cheapest_rest_and_no_more(
 
     assert ["cheap"] * MIN_SLICE == facts(results[MIN_SLICE:], "candidate")
     assert {reason} == set(facts(results[MIN_SLICE:], "reason"))
+
+
+def test_settling_a_call_does_not_wait_for_a_plan_that_is_being_made(trained):
+    router = trained()
+    job = router._engine.batch(REST, Budget(usd=1.0), {"max_tokens": MAX_TOKENS}, None)
+    taken = job.plan.take()
+    settling = threading.Thread(target=job.plan.settle, args=(taken, COST_NUSD))
+
+    with job.plan._lock:  # as while a plan is made
+        settling.start()
+        settling.join(10)
+
+        assert not settling.is_alive()
+    assert COST_NUSD == job.plan.cap.balance.spent_nusd
