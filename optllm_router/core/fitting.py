@@ -8,6 +8,7 @@ import numpy as np
 
 from optllm_router.core.amounts import AmountForecast, filled_output
 from optllm_router.core.cost import Rates
+from optllm_router.core.personalising import Judged, chosen_contrast
 from optllm_router.core.snapshot import (
     MAX_TRAFFIC,
     PREDICTORS,
@@ -15,6 +16,7 @@ from optllm_router.core.snapshot import (
     TrainingSet,
     fit_optimism,
 )
+from optllm_router.core.success import SuccessPredictor, numbered
 from optllm_router.records import Candidate, Floats, PredictorKind
 
 
@@ -41,6 +43,8 @@ def fit_snapshot(  # noqa: PLR0913  # what a fit depends on, by keyword
         groups=training.groups,
     )
     tokens, billed, cost = _forecasts(training, candidates)
+    if isinstance(predictor, SuccessPredictor):
+        _personalise(predictor, training, candidates, cost, seed)
     out_of_bag = predictor.oob_
     if out_of_bag is None:
         raise ValueError("the predictor kept no out-of-bag estimates")
@@ -74,6 +78,36 @@ def _forecasts(
         training.prompt_tokens,
     )
     return tokens, billed, cost
+
+
+def _personalise(
+    predictor: SuccessPredictor,
+    training: TrainingSet,
+    candidates: Sequence[Candidate],
+    forecast_usd: Floats,
+    seed: int,
+) -> None:
+    """Keep as much of the columns' differences as decisions by them are worth."""
+    left_out = predictor.left_out_
+    if left_out is None:
+        raise ValueError("the predictor kept no left-out estimates")
+    cost = Rates(candidates).forecast_usd(
+        training.output_tokens, training.cost_usd, training.prompt_tokens
+    )
+    known = ~np.isnan(predictor.column_score_)
+    cells = np.isfinite(training.scores) & np.isfinite(forecast_usd) & np.isfinite(cost)
+    rows = np.flatnonzero(cells[:, known].all(axis=1))
+    judged = Judged(
+        estimates=left_out.prob[rows][:, known],
+        elsewhere=left_out.column_score[rows][:, known],
+        scores=training.scores[rows][:, known],
+        forecast_usd=forecast_usd[rows][:, known],
+        cost_usd=cost[rows][:, known],
+        text=numbered(training.groups, len(training.texts))[rows],
+    )
+    predictor.set_contrast(
+        chosen_contrast(judged, predictor.column_score_[known], predictor.contrast, seed)
+    )
 
 
 def _metrics(prob: Floats, scores: Floats) -> dict[str, float | int]:

@@ -350,7 +350,7 @@ def test_honest_accuracy_is_close_to_the_truth_where_the_plain_one_flatters():
         plain.append(pareto_front(prob, training.cost_usd).accuracy[-1])
         honest.append(honest_front(snapshot)[1][-1])
 
-    assert np.mean(plain) > 0.64
+    assert np.mean(plain) > 0.62
     assert min(plain) > 0.61
     assert 0.6 == pytest.approx(np.mean(honest), abs=0.02)
 

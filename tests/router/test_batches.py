@@ -229,7 +229,8 @@ def test_pins_in_a_capped_batch_spend_of_its_budget(trained, client, shell, ask)
 def test_a_fault_while_planning_falls_back_to_the_default_item_by_item(trained, shell, caplog):
     router = trained()
     snapshot = router._engine.state.snapshot
-    snapshot.predictor._mean = replace(snapshot.predictor._mean, of_rest=np.zeros((3, 2)))
+    serving = snapshot.predictor._serving
+    snapshot.predictor._serving = replace(serving, of_rest=np.zeros((3, 2)))
 
     results = run(router, shell, ["a", "b"])
 

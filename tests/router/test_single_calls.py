@@ -439,7 +439,8 @@ def test_what_is_no_policy_is_refused_before_a_call(make_router, client, ask):
 def test_a_router_fault_is_counted_and_logged_and_the_default_answers(trained, only, ask, caplog):
     router = trained()
     snapshot = router._engine.state.snapshot
-    snapshot.predictor._mean = replace(snapshot.predictor._mean, of_rest=np.zeros((3, 2)))
+    serving = snapshot.predictor._serving
+    snapshot.predictor._serving = replace(serving, of_rest=np.zeros((3, 2)))
 
     with caplog.at_level(logging.ERROR, "optllm_router"):
         response = router.complete(messages=ask("easy question"))
@@ -456,7 +457,8 @@ def test_a_router_fault_is_counted_and_logged_and_the_default_answers(trained, o
 def test_a_router_fault_does_not_cross_a_hard_budget(trained, client, ask):
     router = trained(policy=Budget(usd=0.005, per="call"))
     snapshot = router._engine.state.snapshot
-    snapshot.predictor._mean = replace(snapshot.predictor._mean, of_rest=np.zeros((3, 2)))
+    serving = snapshot.predictor._serving
+    snapshot.predictor._serving = replace(serving, of_rest=np.zeros((3, 2)))
 
     with pytest.raises(BudgetExceededError):
         router.complete(messages=ask("easy question"))

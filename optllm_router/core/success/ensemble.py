@@ -1,0 +1,71 @@
+"""Ridges on resampled texts: every column's, stacked in one array of weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optllm_router.core.ridge import BlockGrams, choose_penalties
+from optllm_router.core.success.labels import SuccessEstimate
+from optllm_router.records import Bools, Floats, Ints
+
+_ROWS_AT_ONCE = 1024  # in cache, and little memory, while every member's estimate is there
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RidgeEnsemble:
+    """The members' `weights`, (n_design, n_members, n_columns), and the labels' overall mean.
+
+    A design has an intercept first, (n_queries, n_design).
+    """
+
+    weights: NDArray[np.float32]
+    centre: float
+
+    @classmethod
+    def fit(
+        cls, design: Floats, scores: Floats, blocks: Ints, n_members: int, rng: np.random.Generator
+    ) -> tuple[Self, Bools]:
+        """Fit every member on blocks of rows that are drawn with replacement.
+
+        Returns: the ensemble, and which rows each member did not see, (n_members, n_rows).
+        """
+        centre = float(scores[~np.isnan(scores)].mean())
+        grams = BlockGrams(design, scores - centre, blocks)
+        penalties = choose_penalties(grams)
+        n_blocks = int(blocks.max()) + 1
+        draws = rng.multinomial(n_blocks, np.full(n_blocks, 1.0 / n_blocks), n_members)
+        weights = grams.solve(draws.astype(np.float64), penalties).astype(np.float32)
+        return cls(weights, centre), draws[:, blocks] == 0
+
+    def members(self, design: Floats) -> NDArray[np.float32]:
+        """Return every member's estimates, (n_queries, n_members, n_columns)."""
+        flat = self.weights.reshape(self.weights.shape[0], -1)
+        stacked = design.astype(np.float32) @ flat
+        stacked += np.float32(self.centre)
+        return stacked.reshape(len(design), *self.weights.shape[1:])
+
+    def spread(self, design: Floats) -> Floats:
+        """Return the members' standard deviation, each cut to [0, 1]; (n_queries, n_columns)."""
+        members = self.members(design)
+        np.clip(members, 0.0, 1.0, out=members)
+        members -= members.mean(axis=1, keepdims=True)
+        members *= members
+        return np.asarray(np.sqrt(members.mean(axis=1)), dtype=np.float64)
+
+    def out_of_bag(self, design: Floats, out: Bools) -> SuccessEstimate:
+        """Average, per row, the members that did not see it; all members where none is left."""
+        use = out | ~out.any(axis=0)  # (n_members, n_rows)
+        share = (use / use.sum(axis=0)).T.astype(np.float32)[:, None, :]
+        mean = np.empty((len(design), self.weights.shape[2]))
+        std = np.empty_like(mean)
+        for rows in np.array_split(np.arange(len(design)), len(design) // _ROWS_AT_ONCE + 1):
+            members = self.members(design[rows])
+            average = share[rows] @ members
+            members -= average
+            mean[rows] = average[:, 0]
+            std[rows] = np.sqrt(share[rows] @ members**2)[:, 0]
+        return SuccessEstimate(mean, std)

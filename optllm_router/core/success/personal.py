@@ -1,0 +1,113 @@
+"""How far estimates may leave what is known of the columns as such.
+
+An argmax over noisy columns picks the luckiest error, so that with few labels a query's own
+estimates can cost more than they bring. What decides is how the columns *differ* on a query: that
+difference is shrunk, from 1 (as estimated) to 0 (every query alike: the zero-router of RouterBench,
+arXiv 2403.12031). How hard a query is for all columns moves no decision and stays as estimated.
+
+    estimate = column's score + what the query does to all columns
+             + contrast * (what is left of the query's own estimate)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from optllm_router.records import Bools, Floats, Ints
+
+NOTHING = 1e-12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Personal:
+    """Shares of the columns' differences; `column_score` is (n_columns,), NaN without a label.
+
+    `contrast` is for new texts, `contrast_met` for those that were met before, whose own labels
+    are known.
+    """
+
+    column_score: Floats
+    contrast: float = 1.0
+    contrast_met: float = 1.0
+
+    def of(self, estimates: Floats, met: Bools) -> Floats:
+        """Shrink the differences of `estimates`, (n_queries, n_columns); `met` is (n_queries,)."""
+        kept = np.where(met, self.contrast_met, self.contrast)[:, None]
+        alike = self.column_score + self.common(estimates)
+        return np.asarray(alike + kept * (estimates - alike))
+
+    def of_left_out(self, estimates: Floats, elsewhere: Floats) -> Floats:
+        """Shrink estimates of training queries as if they were new.
+
+        `elsewhere` (n_queries, n_columns) is what the columns score on other texts
+        (`scores_elsewhere`): by their scores on all, a query would be judged by its own labels.
+        """
+        new = np.zeros(len(estimates), dtype=np.bool_)
+        return self.of(estimates, new) + (1.0 - self.contrast) * (elsewhere - self.column_score)
+
+    def common(self, estimates: Floats) -> Floats:
+        """Return what a query does to all labelled columns, (n_queries, 1)."""
+        known = ~np.isnan(self.column_score)
+        deviation = estimates[:, known] - self.column_score[known]
+        return np.asarray(deviation.mean(axis=1, keepdims=True))
+
+
+def column_scores(estimates: Floats, scores: Floats) -> Floats:
+    """Return every column's mean score over all queries, (n_columns,), NaN without a label.
+
+    Queries that a column did not answer count by their estimate, corrected by the mean error on
+    those it did: a column that was asked for hard queries only is not a bad one (the augmented
+    estimate of Robins, Rotnitzky & Zhao, JASA 89, 1994). With all observed it is the plain mean.
+
+    Args:
+        estimates: (n_queries, n_columns), of each query without its own labels.
+        scores: (n_queries, n_columns), NaN where not observed.
+    """
+    seen = ~np.isnan(scores)
+    n = seen.sum(axis=0)
+    error = np.where(seen, scores - estimates, 0.0).sum(axis=0) / np.maximum(n, 1)
+    return np.where(n > 0, estimates.mean(axis=0) + error, np.nan)
+
+
+def scores_elsewhere(estimates: Floats, scores: Floats, fold: Ints) -> Floats:
+    """Return `column_scores` of the other folds for every query, (n_queries, n_columns).
+
+    `fold` is (n_queries,). One fold alone, and a column without a label elsewhere, have that of
+    all queries.
+    """
+    overall = column_scores(estimates, scores)
+    found = np.tile(overall, (len(scores), 1))
+    for number in np.unique(fold):
+        other = fold != number
+        if other.any():
+            others = column_scores(estimates[other], scores[other])
+            found[~other] = np.where(np.isnan(others), overall, others)
+    return found
+
+
+def contrast_slope(
+    estimates: Floats,
+    scores: Floats,
+    column_score: Floats,
+    *,
+    expected: float = 1.0,
+    strength: float = 0.0,
+) -> float:
+    """Return the contrast, in [0, 1], that predicts the scores best.
+
+    Least squares through the origin, of what is left of the scores on what is left of the
+    estimates. `expected` counts as `strength` rows, and alone where nothing tells; the other
+    arguments are as for `column_scores`.
+    """
+    if not len(scores):
+        return expected
+    alike = column_score + Personal(column_score).common(estimates)
+    own, left = estimates - alike, scores - alike
+    seen = ~np.isnan(left)
+    weight, product = float(own[seen] @ own[seen]), float(own[seen] @ left[seen])
+    if weight <= NOTHING:
+        return expected
+    prior = strength * weight / len(scores)
+    return float(np.clip((product + prior * expected) / (weight + prior), 0.0, 1.0))
