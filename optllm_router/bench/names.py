@@ -1,6 +1,7 @@
 """What the routers of an evaluation are called; light, so that the command line can know it."""
 
-ROUTER_NAMES = ("ours", "optllm", "metallm", "forest", "knn", "zero", "random", "oracle")
+OURS = "ours"
+ROUTER_NAMES = (OURS, "optllm", "metallm", "forest", "knn", "ridge", "zero", "random", "oracle")
 SLOW_ROUTERS = ("optllm", "forest")
 """Routers that fit forests, which takes minutes where the others take seconds."""
 FAST_ROUTERS = tuple(name for name in ROUTER_NAMES if name not in SLOW_ROUTERS)

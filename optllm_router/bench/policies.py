@@ -14,7 +14,7 @@ import numpy as np
 
 from optllm_router.bench.problem import Problem, Split
 from optllm_router.bench.routing import Routed
-from optllm_router.core.evaluation import best_single
+from optllm_router.core.evaluation import BestSingle, best_single
 from optllm_router.core.policy import Budget, Policy, TargetAccuracy
 from optllm_router.records import Floats
 
@@ -62,10 +62,12 @@ def asked_of(routed: Routed, split: Split) -> Asked:
     )
 
 
-def policy_figures(asked: Asked, test: Problem, weight: Floats) -> dict[str, float]:
-    """Return the policies' figures on queries that count so often, (n_test,), not all 0."""
+def policy_figures(asked: Asked, best: BestSingle, weight: Floats) -> dict[str, float]:
+    """Return the policies' figures on queries that count so often, (n_test,), not all 0.
+
+    `best` is their best single candidate.
+    """
     figures: dict[str, float] = {}
-    best = best_single(test.scores, test.cost_usd, weights=weight)
     n = float(weight.sum())
     if asked.target is not None:
         score = float(weight @ asked.target.score) / n

@@ -8,18 +8,17 @@ resampled test texts give the intervals.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optllm_router.bench.policies import Asked, asked_of, policy_figures
 from optllm_router.bench.problem import Problem, Split
+from optllm_router.bench.realised import Counts, Judged, Realised, every, realised, resampled
 from optllm_router.bench.records import Drawn, Reliability, Run
 from optllm_router.bench.routing import BuildRouter, Routed, Terms
 from optllm_router.bench.walks import Walk
 from optllm_router.core.evaluation import (
+    BestSingle,
     Curve,
     aiq,
     best_single,
@@ -42,43 +41,10 @@ from optllm_router.core.front.quality import (
     normalised,
     spread,
 )
-from optllm_router.records import Floats, Ints
-
-Counts: TypeAlias = NDArray[np.signedinteger[Any]]  # how often each query counts
-
-MAX_RESAMPLED_POINTS = 1_000
-"""Of a longer walk every k-th point and the last are read while test texts are resampled, at most
-one more than this."""
+from optllm_router.records import Floats
 
 MAX_JUDGED_POINTS = 500  # of a front, where every point is compared with every other one
 N_DRAWN = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Judged:
-    """What a split's routers are judged by.
-
-    `half` (n_test,) is 0 or 1, by distinct text; `weights` (n_resamples, n_test) says how often
-    each query counts in a resample.
-    """
-
-    test: Problem
-    half: Ints
-    weights: Counts
-
-
-def judged(split: Split, text_weights: Counts) -> Judged:
-    """Halve a split's test part by text, and resample it.
-
-    Args:
-        split: the split.
-        text_weights: how often each distinct text of the whole table counts in each resample,
-            (n_resamples, n_texts): the same for every split.
-    """
-    rng = np.random.default_rng(split.seed)
-    _, text = np.unique(split.test.group, return_inverse=True)
-    side = rng.permutation(int(text.max()) + 1) % 2
-    return Judged(test=split.test, half=side[text], weights=text_weights[:, split.test.group])
 
 
 def run(name: str, build: BuildRouter, split: Split, terms: Terms, by: Judged) -> Run:
@@ -86,10 +52,13 @@ def run(name: str, build: BuildRouter, split: Split, terms: Terms, by: Judged) -
     start = time.perf_counter()
     routed = build(split, terms)
     seconds = time.perf_counter() - start
-    curve, asked = _curve(routed.walk, by.test), asked_of(routed, split)
+    test, asked = by.test, asked_of(routed, split)
+    best, once = best_single(test.scores, test.cost_usd), np.ones(test.n_queries, dtype=np.int64)
+    points = realised(routed.walk, by)
+    curve = points.curve(0, test.n_queries)
     figures = {
-        **_headline(routed.walk, by),
-        **policy_figures(asked, by.test, np.ones(by.test.n_queries)),
+        **_headline(points, by, once, best),
+        **policy_figures(asked, best, once.astype(np.float64)),
         **_areas(curve, by.test),
         **_front_quality(curve, by.test),
         **_calibration(routed, by.test),
@@ -101,7 +70,7 @@ def run(name: str, build: BuildRouter, split: Split, terms: Terms, by: Judged) -
         n_test=by.test.n_queries,
         seed=split.seed,
         figures=figures,
-        resampled=_resampled(routed.walk, asked, by),
+        resampled=_resampled_figures(routed.walk, asked, by),
         drawn=_drawn(curve),
         reliability=_reliability(routed, by.test),
         seconds=seconds,
@@ -109,96 +78,47 @@ def run(name: str, build: BuildRouter, split: Split, terms: Terms, by: Judged) -
     )
 
 
-def _curve(walk: Walk, test: Problem, weights: Counts | None = None, *, thin: int = 1) -> Curve:
-    """Realise a walk, with queries that count `weights` times each, every `thin`-th point of it.
-
-    Its points keep the walk's order, hence the forecast is that of the whole test part.
-    """
-    weight = np.ones(test.n_queries) if weights is None else weights.astype(np.float64)
-    cost, score = (
-        np.maximum(walk.totals(values * weight[:, None]), 0.0)
-        for values in (test.cost_usd, test.scores)
-    )
-    at = _every(cost.size, thin)
-    return Curve(
-        forecast_usd=walk.forecast_usd[at],
-        cost_usd=cost[at],
-        score=np.minimum(score[at] / weight.sum(), 1.0),
-    )
-
-
-def _by_forecast(curve: Curve, forecast_usd: Floats) -> Curve:
-    """Order a curve by other forecasts, (n_points,): those for the queries that it realises."""
-    forecast = np.maximum(forecast_usd, 0.0)
-    order = np.argsort(forecast, kind="stable")
-    return replace(
-        curve,
-        forecast_usd=forecast[order],
-        cost_usd=curve.cost_usd[order],
-        score=curve.score[order],
-    )
-
-
-def _every(n_points: int, thin: int) -> Ints:
-    """Every `thin`-th point from the first on, and the last."""
-    at = np.arange(0, n_points, thin)
-    return at if at[-1] == n_points - 1 else np.append(at, n_points - 1)
-
-
-def _headline(
-    walk: Walk, by: Judged, weights: Counts | None = None, *, thin: int = 1
-) -> dict[str, float]:
-    """The walk's figures that have intervals, on the whole test part or a resample of it."""
-    test = by.test
-    count = np.ones(test.n_queries, dtype=np.int64) if weights is None else weights
-    if not count.any():  # a resample without any text of a small test part
-        return {}
-    best = best_single(test.scores, test.cost_usd, weights=count)
-    cheapest = float((count @ test.cost_usd).min())
-    curve = _curve(walk, test, count, thin=thin)
-    figures = {**_crossfitted(walk, by, count, thin=thin), "max_accuracy": max_accuracy(curve)}
+def _headline(points: Realised, by: Judged, count: Counts, best: BestSingle) -> dict[str, float]:
+    """The figures that have intervals, of queries that count so often, not all 0."""
+    n = int(count.sum())
+    cheapest, curve = float((count @ by.test.cost_usd).min()), points.curve(0, n)
+    figures = {**_crossfitted(points, by, count, best), "max_accuracy": max_accuracy(curve)}
     if best.cost_usd > 0.0:
         figures["saving_at_best"] = saving_at_best(curve, best.score, best.cost_usd)
     if cheapest > 0.0:  # budgets are geometric
         most = best.cost_usd
         figures["budget_area"] = budget_area(curve, cheapest_usd=cheapest, best_cost_usd=most)
-        forecast = walk.forecast(count.astype(np.float64))[_every(walk.forecast_usd.size, thin)]
-        trusted = _by_forecast(curve, forecast)
+        trusted = points.trusted(n)
         figures["overspend"] = overspend(trusted, cheapest_usd=cheapest, best_cost_usd=most)
     return figures
 
 
-def _crossfitted(walk: Walk, by: Judged, count: Counts, *, thin: int) -> dict[str, float]:
+def _crossfitted(points: Realised, by: Judged, count: Counts, best: BestSingle) -> dict[str, float]:
     """Pick the point on one half of the test texts and read it off on the other, both ways."""
-    test = by.test
     halves = [count * (by.half == side) for side in (0, 1)]
-    if not all(half.any() for half in halves):
+    n, j = [int(half.sum()) for half in halves], best.column  # one candidate for both halves
+    cost = [float(half @ by.test.cost_usd[:, j]) for half in halves]
+    if not all(n) or not min(cost) > 0.0:
         return {}
-    j = best_single(test.scores, test.cost_usd, weights=count).column  # one for both halves
-    best = [float(half @ test.scores[:, j]) / int(half.sum()) for half in halves]
-    cost = [float(half @ test.cost_usd[:, j]) for half in halves]
-    if not min(cost) > 0.0:
-        return {}
+    score = [float(half @ by.test.scores[:, j]) for half in halves]
     found = saving_crossfit(
-        *(_curve(walk, test, half, thin=thin) for half in halves),
-        best=(best[0], best[1]),
+        points.curve(1, n[0]),
+        points.curve(2, n[1]),
+        best=(score[0] / n[0], score[1] / n[1]),
         best_cost_usd=(cost[0], cost[1]),
     )
     return {"saving_crossfit": found.saving, "shortfall_crossfit": found.shortfall}
 
 
-def _resampled(walk: Walk, asked: Asked, by: Judged) -> dict[str, Floats]:
-    """The headline and the policies' figures in every resample, NaN where one is not defined.
-
-    Of long walks about `MAX_RESAMPLED_POINTS` are read.
-    """
-    thin = -(-walk.forecast_usd.size // MAX_RESAMPLED_POINTS)
-    found = []
-    for weights in by.weights:
-        figures = _headline(walk, by, weights, thin=thin)
-        if weights.any():
-            figures |= policy_figures(asked, by.test, weights.astype(np.float64))
-        found.append(figures)
+def _resampled_figures(walk: Walk, asked: Asked, by: Judged) -> dict[str, Floats]:
+    """The headline and the policies' figures in every resample, NaN where one is not defined."""
+    found = [
+        {}
+        if best is None
+        else _headline(points, by, count, best)
+        | policy_figures(asked, best, count.astype(np.float64))
+        for points, count, best in zip(resampled(walk, by), by.weights, by.best, strict=True)
+    ]
     names = dict.fromkeys(name for one in found for name in one)
     return {name: np.array([one.get(name, np.nan) for one in found]) for name in names}
 
@@ -233,7 +153,7 @@ def _front_quality(curve: Curve, test: Problem) -> dict[str, float]:
 
 
 def _thinned(points: Floats) -> Floats:
-    return points[_every(len(points), -(-len(points) // MAX_JUDGED_POINTS))]
+    return points[every(len(points), -(-len(points) // MAX_JUDGED_POINTS))]
 
 
 def _calibration(routed: Routed, test: Problem) -> dict[str, float]:
@@ -289,5 +209,5 @@ def _of_candidate(name: str, prob: Floats, scores: Floats) -> Reliability:
 
 
 def _drawn(curve: Curve) -> Drawn:
-    at = _every(curve.score.size, -(-curve.score.size // N_DRAWN))
+    at = every(curve.score.size, -(-curve.score.size // N_DRAWN))
     return Drawn(cost_usd=curve.cost_usd[at], score=curve.score[at])

@@ -76,6 +76,21 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """How `ours` differs from another router, `router`, at one number of labels, over all seeds.
+
+    `figures` are the paired differences of the headline figures, ours minus the other's; `kinds`
+    are as in `Row`.
+    """
+
+    router: str
+    n_labelled: int
+    n_seeds: int
+    figures: Mapping[str, Interval]
+    kinds: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Single:
     """One candidate asked for every query: its mean score and its total cost."""
 
@@ -100,7 +115,7 @@ class Report:
 
     Per number of labels: `n_test` is the number of test queries, rounded where it differs between
     seeds, and `test_singles` are the candidates on the test parts, means over the seeds. `singles`
-    are of the whole table.
+    are of the whole table. `ours_against` compares `ours` with every other router, where it ran.
     """
 
     source: str
@@ -117,6 +132,16 @@ class Report:
     runs: tuple[Run, ...]
     notes: tuple[str, ...] = field(default=())
     tables: tuple[ExtraTable, ...] = field(default=())
+    ours_against: tuple[Against, ...] = field(default=())
+
+    def rivals(self, n_labelled: int) -> tuple[Against, ...]:
+        """Return the comparisons at one number of labels, for a table of them.
+
+        None where there are only bounds to compare with: the zero-router, which has a table of its
+        own, and the oracle.
+        """
+        found = tuple(one for one in self.ours_against if one.n_labelled == n_labelled)
+        return found if {one.router for one in found} - {"zero", "oracle"} else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +336,9 @@ HEADLINE = (
     "overspend",
 )
 """The figures of a realised curve that an evaluation is read by."""
+
+COMPARED = ("budget_area", "saving_at_best", "max_accuracy")
+"""The headline figures that a table of ours against every other router shows."""
 
 RESAMPLED = (
     *HEADLINE,

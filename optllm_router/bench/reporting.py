@@ -8,7 +8,16 @@ from statistics import fmean
 from typing import Any
 
 from optllm_router.bench.html.numerals import decimals_of
-from optllm_router.bench.records import FIGURES, ExtraTable, Reliability, Report, Row, Run, Single
+from optllm_router.bench.records import (
+    COMPARED,
+    FIGURES,
+    ExtraTable,
+    Reliability,
+    Report,
+    Row,
+    Run,
+    Single,
+)
 from optllm_router.core.evaluation import Interval
 
 SHOWN = (
@@ -58,6 +67,15 @@ def as_dict(report: Report) -> dict[str, Any]:
             str(n): [_single(one) for one in found] for n, found in report.test_singles.items()
         },
         "rows": [_row(row) for row in report.rows],
+        "ours_against": [
+            {
+                "router": one.router,
+                "n_labelled": one.n_labelled,
+                "n_seeds": one.n_seeds,
+                "figures": _intervals(one.figures, one.kinds),
+            }
+            for one in report.ours_against
+        ],
         "runs": [_run(run) for run in report.runs],
         "tables": [
             {"title": t.title, "header": t.header, "rows": t.rows, "note": t.note}
@@ -117,8 +135,14 @@ def _bins(one: Reliability) -> dict[str, Any]:
 
 def report_tables(report: Report) -> list[ExtraTable]:
     """Return the tables of a report: candidates, figures by group, and what was asked beside."""
-    parts = [_singles(report), *_figures(report), *_calibrations(report), *_against(report)]
-    return [*parts, *report.tables]
+    return [
+        _singles(report),
+        *_figures(report),
+        *_calibrations(report),
+        *_against(report),
+        *_rivals(report),
+        *report.tables,
+    ]
 
 
 def _singles(report: Report) -> ExtraTable:
@@ -244,6 +268,20 @@ def _against(report: Report) -> Iterator[ExtraTable]:
                 f"{_seeds(report.n_seeds)}{kind}",
                 header=("router", *(FIGURES[name].label for name in names)),
                 rows=_cells({row.router: row.against_zero for row in own}, names, "+"),
+                note=note,
+            )
+
+
+def _rivals(report: Report) -> Iterator[ExtraTable]:
+    for n in report.n_test:
+        found = report.rivals(n)
+        if found:
+            kind, note = _kinds({one.router: one.kinds for one in found}, COMPARED)
+            yield ExtraTable(
+                title=f"Ours against each other router, paired, {n:,} labelled, "
+                f"{_seeds(report.n_seeds)}{kind}",
+                header=("ours minus", *(FIGURES[name].label for name in COMPARED)),
+                rows=_cells({one.router: one.figures for one in found}, COMPARED, "+"),
                 note=note,
             )
 

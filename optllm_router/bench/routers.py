@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from optllm_router.bench.kernel_ridge import KernelRidge
 from optllm_router.bench.problem import Split
 from optllm_router.bench.routing import (
     Routed,
@@ -32,6 +33,7 @@ from optllm_router.records import Candidate, Floats, Ints, Query
 
 N_NEIGHBOURS = (5, 10, 20, 40, 80)
 N_COMPONENTS = 100
+N_KERNEL_COMPONENTS = 600  # up to so many distinct texts all that there are: the kernel is exact
 N_MIXED = 201
 ROWS_AT_ONCE = 2_000  # whose similarities to all labelled queries are in memory
 
@@ -88,6 +90,26 @@ def knn(split: Split, terms: Terms) -> Routed:
     prob = np.concatenate([scores[rows].mean(axis=1) for rows in nearest])
     routed = routed_by(prob, forecast_costs(split, terms), split.test.candidates)
     return replace(routed, note=f"k = {k}")
+
+
+def ridge(split: Split, terms: Terms) -> Routed:
+    """Predict by kernel ridge on hashed n-grams and task, one fit per component of the scores.
+
+    Two queries are as similar as the product of their texts' weighted n-grams, 1 for equal texts,
+    and 0.49 more where they are of the same named task. Every penalty is chosen by leave-one-out,
+    equal texts left out together; see `KernelRidge`. Beyond `N_KERNEL_COMPONENTS` distinct texts
+    the n-grams are taken by their leading components.
+    """
+    seen, asked = (
+        np.hstack([text, TASK_SCALE * task])
+        for text, task in zip(
+            text_components(split, N_KERNEL_COMPONENTS), task_indicators(split), strict=True
+        )
+    )
+    fitted = KernelRidge.fit(seen, split.labelled.scores, split.labelled.group)
+    routed = routed_by(fitted.predict(asked), forecast_costs(split, terms), split.test.candidates)
+    n_kept = int(np.isfinite(fitted.penalties).sum())
+    return replace(routed, note=f"{n_kept} of {fitted.penalties.size} components of the scores")
 
 
 def forest(split: Split, terms: Terms) -> Routed:

@@ -7,14 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from optllm_router.bench.names import OURS
 from optllm_router.bench.papers import metallm, optllm
 from optllm_router.bench.problem import Problem, SplitKind, split
-from optllm_router.bench.protocol import judged, run
-from optllm_router.bench.records import FIGURES, HEADLINE, RESAMPLED, Report, Row, Run, Single
-from optllm_router.bench.routers import forest, knn, oracle, ours, random_mix, zero
+from optllm_router.bench.protocol import run
+from optllm_router.bench.realised import judged
+from optllm_router.bench.records import (
+    FIGURES,
+    HEADLINE,
+    RESAMPLED,
+    Against,
+    Report,
+    Row,
+    Run,
+    Single,
+)
+from optllm_router.bench.routers import forest, knn, oracle, ours, random_mix, ridge, zero
 from optllm_router.bench.routing import BuildRouter, Terms
 from optllm_router.core.evaluation import Interval, bootstrap_weights, paired_interval, t_interval
 from optllm_router.core.policy.wording import did_you_mean
+from optllm_router.core.ridge import single_threaded
 from optllm_router.errors import ConfigError
 from optllm_router.records import Floats
 
@@ -24,6 +36,7 @@ ROUTERS: Mapping[str, BuildRouter] = {
     "metallm": metallm,
     "forest": forest,
     "knn": knn,
+    "ridge": ridge,
     "zero": zero,
     "random": random_mix,
     "oracle": oracle,
@@ -72,7 +85,8 @@ def known_routers(names: Iterable[str]) -> tuple[str, ...]:
 def evaluate(problem: Problem, plan: Plan, advance: Callable[[str], None]) -> Report:
     """Run everything, telling `advance` what is next, and sum it up."""
     tests = {n: _test_parts(problem, plan, n) for n in plan.n_labelled}
-    runs = tuple(_runs(problem, plan, advance))
+    with single_threaded():
+        runs = tuple(_runs(problem, plan, advance))
     return Report(
         source=problem.source,
         n_queries=problem.n_queries,
@@ -85,6 +99,7 @@ def evaluate(problem: Problem, plan: Plan, advance: Callable[[str], None]) -> Re
         singles=singles(problem),
         test_singles={n: found for n, (_, found) in tests.items()},
         rows=tuple(rows_of(runs)),
+        ours_against=tuple(ours_against(runs)),
         runs=runs,
         notes=tuple(_notes(plan, runs)),
     )
@@ -152,10 +167,9 @@ def singles(problem: Problem) -> tuple[Single, ...]:
 def rows_of(runs: Sequence[Run]) -> Iterable[Row]:
     """Sum runs up, one row per number of labels and router, in their order of appearance."""
     for n, name in dict.fromkeys((one.n_labelled, one.router) for one in runs):
-        own = [one for one in runs if (one.n_labelled, one.router) == (n, name)]
-        base = [one for one in runs if (one.n_labelled, one.router) == (n, "zero")]
+        own, base = _runs_of(runs, n, name), _runs_of(runs, n, "zero")
         figures = {figure: _summed(own, figure) for figure in _common(own)}
-        against = _against(own, base)
+        against = _against(own, base) if base and name != "zero" else {}
         yield Row(
             router=name,
             n_labelled=n,
@@ -166,6 +180,25 @@ def rows_of(runs: Sequence[Run]) -> Iterable[Row]:
             against_kinds={figure: kind for figure, (_, kind) in against.items()},
             note=own[0].note,
         )
+
+
+def ours_against(runs: Sequence[Run]) -> Iterator[Against]:
+    """Compare `ours` with every other router per number of labels, in their order of appearance."""
+    for n, name in dict.fromkeys((one.n_labelled, one.router) for one in runs):
+        own, other = _runs_of(runs, n, OURS), _runs_of(runs, n, name)
+        if own and name != OURS:
+            found = _against(own, other)
+            yield Against(
+                router=name,
+                n_labelled=n,
+                n_seeds=len(other),
+                figures={figure: interval for figure, (interval, _) in found.items()},
+                kinds={figure: kind for figure, (_, kind) in found.items()},
+            )
+
+
+def _runs_of(runs: Sequence[Run], n_labelled: int, router: str) -> list[Run]:
+    return [one for one in runs if (one.n_labelled, one.router) == (n_labelled, router)]
 
 
 def _common(runs: Sequence[Run]) -> list[str]:
@@ -182,9 +215,7 @@ def _summed(runs: Sequence[Run], figure: str) -> tuple[Interval, str]:
 
 
 def _against(runs: Sequence[Run], base: Sequence[Run]) -> dict[str, tuple[Interval, str]]:
-    """The paired differences from the zero-router, seed by seed and resample by resample."""
-    if not base or runs[0].router == "zero":
-        return {}
+    """The paired differences from another router, seed by seed and resample by resample."""
     pairs = list(zip(runs, base, strict=True))
     found = {}
     for figure in _common([*runs, *base]):

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from optllm_router.bench.thinning import Mixes, Steps, Thinned, picked
 from optllm_router.core.front import ParetoFront
 from optllm_router.records import Floats, Ints
 
@@ -27,19 +28,16 @@ class Walk(Protocol):
         """Return every point's sum of `values` (n_queries, n_candidates) over its allocation."""
         ...
 
-    def forecast(self, weights: Floats) -> Floats:
-        """Return what each point is expected to cost, (n_points,), of queries that count so often.
-
-        In the walk's order, so not always ascending.
-        """
-        ...
-
     def each(self, point: int, values: Floats) -> Floats:
         """Return every query's part, (n_queries,), of a point's sum of `values`."""
         ...
 
     def forecast_each(self, point: int, n_queries: int) -> Floats:
         """Return every query's part, (n_queries,), of a point's forecast cost in USD."""
+        ...
+
+    def thinned(self, points: Ints) -> Thinned:
+        """Return some of its points, in ascending order, to be added up under many weights."""
         ...
 
 
@@ -64,17 +62,17 @@ class FrontWalk:
         """See `Walk`."""
         return self.front.totals_of(values)
 
-    def forecast(self, weights: Floats) -> Floats:
-        """See `Walk`."""
-        return np.maximum(self.totals(self.cells * weights[:, None]), 0.0)
-
     def each(self, point: int, values: Floats) -> Floats:
         """See `Walk`."""
-        return _picked(values, self.front.choice(point))
+        return picked(values, self.front.choice(point))
 
     def forecast_each(self, point: int, n_queries: int) -> Floats:  # noqa: ARG002
         """See `Walk`."""
-        return _picked(self.cells, self.front.choice(point))
+        return picked(self.cells, self.front.choice(point))
+
+    def thinned(self, points: Ints) -> Thinned:
+        """See `Walk`."""
+        return Steps.between(map(self.front.choice, points.tolist()), self.cells)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,19 +98,19 @@ class ChoiceWalk:
         step, query, new, old = self.changes
         change = values[query, new] - values[query, old]
         steps = np.bincount(step, weights=change, minlength=len(self.choice) - 1)
-        return np.cumsum(np.append(_picked(values, self.choice[0]).sum(), steps))
-
-    def forecast(self, weights: Floats) -> Floats:
-        """See `Walk`."""
-        return self.totals(self.cells * weights[:, None])
+        return np.cumsum(np.append(picked(values, self.choice[0]).sum(), steps))
 
     def each(self, point: int, values: Floats) -> Floats:
         """See `Walk`."""
-        return _picked(values, self.choice[point])
+        return picked(values, self.choice[point])
 
     def forecast_each(self, point: int, n_queries: int) -> Floats:  # noqa: ARG002
         """See `Walk`."""
-        return _picked(self.cells, self.choice[point])
+        return picked(self.cells, self.choice[point])
+
+    def thinned(self, points: Ints) -> Thinned:
+        """See `Walk`."""
+        return Steps.between(self.choice[points], self.cells)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,10 +127,6 @@ class MixWalk:
         """See `Walk`."""
         return np.asarray(self.shares @ values.sum(axis=0))
 
-    def forecast(self, weights: Floats) -> Floats:
-        """See `Walk`."""
-        return self.forecast_usd * (float(weights.sum()) / weights.size)
-
     def each(self, point: int, values: Floats) -> Floats:
         """See `Walk`."""
         return np.asarray(values @ self.shares[point])
@@ -141,9 +135,9 @@ class MixWalk:
         """See `Walk`."""
         return np.full(n_queries, self.forecast_usd[point] / n_queries)
 
-
-def _picked(values: Floats, choice: Ints) -> Floats:
-    return np.asarray(values[np.arange(len(values)), choice])
+    def thinned(self, points: Ints) -> Thinned:
+        """See `Walk`."""
+        return Mixes(self.shares[points], self.forecast_usd[points])
 
 
 def choices_walk(choice: Ints, forecast_usd: Floats) -> ChoiceWalk:
@@ -153,7 +147,7 @@ def choices_walk(choice: Ints, forecast_usd: Floats) -> ChoiceWalk:
         choice: (n_points, n_queries), in any order.
         forecast_usd: (n_queries, n_candidates).
     """
-    cost = np.array([_picked(forecast_usd, one).sum() for one in choice])
+    cost = np.array([picked(forecast_usd, one).sum() for one in choice])
     order = np.argsort(cost, kind="stable")
     return ChoiceWalk(choice[order], cost[order], forecast_usd)
 

@@ -34,6 +34,7 @@ from optllm_router.bench.html.style import DARK, LIGHT
 from optllm_router.bench.records import (
     FIGURES,
     HEADLINE,
+    Against,
     Drawn,
     ExtraTable,
     Reliability,
@@ -302,6 +303,26 @@ def test_differences_to_zero_are_signed_and_bold_when_they_leave_out_0():
         *("a", "+0.100[−0.100, 0.300]", "−0.100[−0.200, −0.010]", "2")
     ]
     assert [each["text"] for each in page.all("b")] == ["−0.100"]
+
+
+def test_ours_is_compared_with_each_other_router_in_a_table_of_its_own():
+    figures = {
+        "budget_area": Interval(mean=0.1, low=0.05, high=0.3),
+        "overspend": Interval(mean=0.7, low=0.6, high=0.8),
+    }
+    compared = tuple(
+        Against(router=name, n_labelled=10, n_seeds=2, figures=figures, kinds={})
+        for name in ("ridge", "zero")
+    )
+    rows = (a_row("ours", 10, figures={}, against_zero={}),)
+    report = a_report(labels=(10,), rows=rows, runs=(), ours_against=compared)
+    title = "Paired differences of ours from each other router, 10 labels"
+
+    shown = Page(render_html(report)).rows(title)
+
+    cells = ["+0.100[0.050, 0.300]", "2"]
+    assert [["ridge", *cells], ["zero", *cells]] == shown[1:]
+    assert title not in render_html(replace(report, ours_against=compared[1:]))
 
 
 def test_nan_and_absent_figures_show_as_a_dash():

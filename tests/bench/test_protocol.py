@@ -6,19 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from optllm_router.bench import realised
 from optllm_router.bench.policies import N_AMOUNTS, asked_of, policy_figures
 from optllm_router.bench.problem import Split, split
-from optllm_router.bench.protocol import (
-    MAX_RESAMPLED_POINTS,
-    _every,
-    _headline,
-    judged,
-    run,
-)
+from optllm_router.bench.protocol import run
+from optllm_router.bench.realised import MAX_RESAMPLED_POINTS, every, judged
 from optllm_router.bench.records import FIGURES, HEADLINE, RESAMPLED
 from optllm_router.bench.routing import Routed, Terms, routed_by
 from optllm_router.bench.walks import FrontWalk, MixWalk, choices_walk
-from optllm_router.core.evaluation import bootstrap_weights, ece
+from optllm_router.core.evaluation import best_single, bootstrap_weights, ece
 from optllm_router.core.front import pareto_front
 
 TERMS = Terms()
@@ -175,7 +171,7 @@ def test_a_resample_of_every_text_once_reproduces_the_figures(made, seed):
     found = ran(part, weights=np.ones((2, 60), dtype=np.int64))
 
     for name in RESAMPLED:
-        assert [found.figures[name]] * 2 == found.resampled[name].tolist()
+        assert [found.figures[name]] * 2 == pytest.approx(found.resampled[name], abs=1e-12)
 
 
 def test_texts_are_resampled_whole_and_alike_for_all_routers_and_seeds(made):
@@ -192,6 +188,17 @@ def test_texts_are_resampled_whole_and_alike_for_all_routers_and_seeds(made):
         first, second = (run(name, guessing, part, TERMS, by) for name in ("one", "other"))
         for name in HEADLINE:
             assert first.resampled[name].tolist() == second.resampled[name].tolist()
+
+
+def test_a_resample_without_any_test_text_leaves_its_figures_undefined(made):
+    part, weights = split(made(60), "random", 20, 0), np.ones((3, 60), dtype=np.int64)
+    weights[1, part.test.group] = 0
+
+    found = ran(part, weights=weights).resampled
+
+    assert set(RESAMPLED) == set(found)
+    for values in found.values():
+        assert [False, True, False] == np.isnan(values).tolist()
 
 
 def test_a_text_stands_on_one_side_only_and_the_sides_are_equally_large(made):
@@ -232,7 +239,7 @@ def test_both_halves_are_compared_with_the_best_candidate_of_the_whole(made):
     def singles(split_: Split, _terms: Terms) -> Routed:
         return Routed(walk=choices_walk(np.array([[0] * 4, [1] * 4]), split_.test.cost_usd))
 
-    found = _headline(singles(part, TERMS).walk, by)
+    found = run("some", singles, part, TERMS, by).figures
 
     # Picked on the first half: the cheap one, which saves 90 % and scores 0 where the best has 1.
     # Picked on the second: the dear one, which is the best.
@@ -241,12 +248,12 @@ def test_both_halves_are_compared_with_the_best_candidate_of_the_whole(made):
 
 
 def test_a_long_walk_is_thinned_but_keeps_both_ends():
-    kept = _every(2_500, 3)
+    kept = every(2_500, 3)
 
     assert (0, 2_499) == (kept[0], kept[-1])
     assert len(kept) <= 2_500 / 3 + 2
-    assert [0, 1, 2, 3] == _every(4, 1).tolist()
-    assert [0] == _every(1, 1).tolist()
+    assert [0, 1, 2, 3] == every(4, 1).tolist()
+    assert [0] == every(1, 1).tolist()
 
 
 def test_a_thinned_walk_is_resampled_to_nearly_the_same_figures(made):
@@ -332,6 +339,20 @@ def test_known_costs_are_overspent_in_no_resample(made, build):
 
 
 @pytest.mark.parametrize("build", [guessing, mixing])
+def test_resamples_are_the_same_in_blocks_as_at_once(made, monkeypatch, build):
+    problem = made(60, 2, n_texts=40)
+    part, weights = split(problem, "random", 20, 0), weights_of(problem, 7)
+    at_once = ran(part, build=build, weights=weights).resampled
+
+    monkeypatch.setattr(realised, "N_RESAMPLES_AT_ONCE", 3)
+
+    found = ran(part, build=build, weights=weights).resampled
+    assert list(at_once) == list(found)
+    for name, values in at_once.items():
+        assert values == pytest.approx(found[name], abs=1e-12)
+
+
+@pytest.mark.parametrize("build", [guessing, mixing])
 def test_a_resample_counts_the_choices_of_the_policies_anew(made, build):
     problem = made(60, 2, n_texts=40)
     part = split(problem, "random", 20, 0)
@@ -359,7 +380,8 @@ def test_a_resample_counts_the_choices_of_the_policies_anew(made, build):
             "budget_overspend": np.mean([max(0.0, ratio - 1) for ratio in over]),
         }
         assert expected == pytest.approx({name: found.resampled[name][b] for name in expected})
-    everything = policy_figures(asked, part.test, np.ones(part.test.n_queries))
+    single = best_single(part.test.scores, part.test.cost_usd)
+    everything = policy_figures(asked, single, np.ones(part.test.n_queries))
     assert everything == {name: found.figures[name] for name in everything}
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from optllm_router.bench.records import FIGURES, HEADLINE, ExtraTable
+from optllm_router.bench.records import FIGURES, HEADLINE, Against, ExtraTable
 from optllm_router.bench.reporting import GROUPS, as_dict, interval_text, report_tables
 from optllm_router.bench.routing import Terms
 from optllm_router.bench.study import Plan, evaluate
@@ -129,6 +129,44 @@ def test_differences_from_the_zero_router_leave_it_out(report):
     for table in paired:
         assert ["knn", "metallm"] == [row[0] for row in table.rows]
         assert 1 + len(HEADLINE) == len(table.header)
+
+
+def against(router, n_labelled, low=0.1):
+    return Against(
+        router=router,
+        n_labelled=n_labelled,
+        n_seeds=2,
+        figures={name: Interval(mean=0.2, low=low, high=0.3) for name in HEADLINE},
+        kinds=dict.fromkeys(HEADLINE, "seeds and texts"),
+    )
+
+
+def test_ours_against_each_other_router_is_a_compact_table_per_number_of_labels(report):
+    compared = (against("zero", 20), against("ridge", 20, low=-0.1), against("zero", 30))
+
+    tables = report_tables(replace(report, ours_against=compared))
+
+    (table,) = (t for t in tables if t.title.startswith("Ours against"))
+    expected = (
+        "Ours against each other router, paired, 20 labelled, 2 seeds, 95 % intervals over seeds "
+        "and test texts"
+    )
+    assert expected == table.title
+    assert ("ours minus", "budget area", "saving at best", "highest score") == table.header
+    assert ("zero", *["+0.200 [+0.100, +0.300]"] * 3) == table.rows[0]
+    assert ("ridge", *["+0.200 [-0.100, +0.300]"] * 3) == table.rows[1]
+    assert tables[-1] is table
+
+
+def test_ours_against_each_other_router_is_json_under_a_key_of_its_own(report):
+    found = json.loads(json.dumps(as_dict(replace(report, ours_against=(against("knn", 20),)))))
+
+    (one,) = found["ours_against"]
+    assert ("knn", 20, 2) == (one["router"], one["n_labelled"], one["n_seeds"])
+    assert set(HEADLINE) == set(one["figures"])
+    expected = {"mean": 0.2, "low": 0.1, "high": 0.3, "kind": "seeds and texts"}
+    assert expected == one["figures"]["budget_area"]
+    assert [] == as_dict(report)["ours_against"]
 
 
 def test_figures_have_their_units_in_the_header(report):

@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 
 from optllm_router.bench import papers, routers
+from optllm_router.bench.kernel_ridge import KernelRidge
 from optllm_router.bench.names import FAST_ROUTERS, ROUTER_NAMES, SLOW_ROUTERS
 from optllm_router.bench.papers import GRID, optllm, regimes_table
 from optllm_router.bench.problem import Split, split
 from optllm_router.bench.routers import (
     N_COMPONENTS,
+    N_KERNEL_COMPONENTS,
     knn,
     loo_errors,
     nearest_blocks,
     oracle,
     ours,
     random_mix,
+    ridge,
     training_set,
 )
 from optllm_router.bench.routing import (
@@ -27,6 +30,7 @@ from optllm_router.bench.routing import (
     given_estimates,
     nearest_feasible,
     planned,
+    task_indicators,
     text_components,
     with_tasks,
 )
@@ -175,7 +179,36 @@ def test_knn_averages_the_scores_of_the_k_most_similar_queries(part):
     assert n_checked > 10
 
 
-@pytest.mark.parametrize("name", ["knn", "forest"])
+def test_ridge_predicts_from_the_n_grams_and_the_tasks_of_the_labelled_part(part):
+    routed = ridge(part, TERMS)
+
+    seen, asked = (
+        np.hstack([text, 0.7 * task])
+        for text, task in zip(text_components(part, 600), task_indicators(part), strict=True)
+    )
+    fitted = KernelRidge.fit(seen, part.labelled.scores, part.labelled.group)
+    assert np.clip(fitted.predict(asked), 0.0, 1.0) == pytest.approx(routed.prob)
+    assert f"{np.isfinite(fitted.penalties).sum()} of 3 components of the scores" == routed.note
+    assert np.isfinite(fitted.penalties).any()
+
+
+def test_ridge_learns_which_texts_are_hard(made):
+    part = split(made(300), "random", 200, 0)
+
+    prob = ridge(part, TERMS).prob
+
+    hard = np.array([text.startswith("prove") for text in part.test.texts])
+    assert prob[~hard, 0].mean() > prob[hard, 0].mean() + 0.4
+
+
+def test_ridge_s_kernel_is_that_of_all_n_grams_where_texts_are_few(part):
+    """Of labelled texts nothing is left over: each is as similar to itself as can be."""
+    seen, _ = text_components(part, N_KERNEL_COMPONENTS)
+
+    assert np.ones(len(seen)) == pytest.approx((seen**2).sum(axis=1), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["knn", "forest", "ridge"])
 def test_where_only_the_task_tells_what_is_hard_it_is_learnt(made, name):
     """All texts are alike; a router of texts alone would expect the same of every query."""
     hard = np.random.default_rng(0).random(120) < 0.5
@@ -192,7 +225,8 @@ def test_where_only_the_task_tells_what_is_hard_it_is_learnt(made, name):
 
     found = ROUTERS[name](part, TERMS).prob[:, 0]
 
-    assert found == pytest.approx([float(task == "easy") for task in part.test.tasks])
+    expected = [float(task == "easy") for task in part.test.tasks]
+    assert found == pytest.approx(expected, abs=0.01 if name == "ridge" else 1e-6)
 
 
 def test_neighbours_are_the_same_in_blocks_as_at_once(monkeypatch):

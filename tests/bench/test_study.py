@@ -11,7 +11,7 @@ from optllm_router.bench.names import FAST_ROUTERS
 from optllm_router.bench.problem import split
 from optllm_router.bench.records import FIGURES, HEADLINE, RESAMPLED, Drawn, Run
 from optllm_router.bench.routing import Terms
-from optllm_router.bench.study import Plan, evaluate, known_routers, rows_of
+from optllm_router.bench.study import Plan, evaluate, known_routers, ours_against, rows_of
 from optllm_router.core.evaluation import t_interval
 from optllm_router.errors import ConfigError
 
@@ -150,6 +150,57 @@ def test_pairing_takes_away_what_both_routers_have_in_common():
 
 def test_nothing_is_compared_with_a_zero_router_that_did_not_run():
     assert {} == only_row(noisy(3)).against_zero
+
+
+def test_ours_is_compared_with_every_other_router_paired_as_with_zero(made):
+    plan = a_plan(n_labelled=[20, 30], n_seeds=3, routers=("zero", "ours", "knn", "oracle"))
+
+    report = evaluate(made(60, n_texts=50), plan, silent)
+
+    pairs = [(one.n_labelled, one.router) for one in report.ours_against]
+    assert [(n, name) for n in (20, 30) for name in ("zero", "knn", "oracle")] == pairs
+    rows = {(row.n_labelled, row.router): row for row in report.rows}
+    for one in report.ours_against:
+        ours, other = rows[one.n_labelled, "ours"], rows[one.n_labelled, one.router]
+        assert 3 == one.n_seeds
+        assert set(HEADLINE) == set(one.figures) == set(one.kinds)
+        for name, interval in one.figures.items():
+            expected = ours.figures[name].mean - other.figures[name].mean
+            assert expected == pytest.approx(interval.mean)
+        if one.router == "zero":
+            assert ours.against_zero == one.figures
+            assert ours.against_kinds == one.kinds
+
+
+def test_ours_and_another_router_are_paired_seed_by_seed_and_text_by_text():
+    runs = noisy(5, "ours", shift=0.02) + noisy(5, "ridge")
+
+    (found,) = ours_against(runs)
+
+    assert "ridge" == found.router
+    interval = found.figures["budget_area"]
+    assert (0.02, 0.02, 0.02) == pytest.approx((interval.mean, interval.low, interval.high))
+    assert {"budget_area": "seeds and texts"} == found.kinds
+
+
+def test_nothing_is_compared_with_ours_where_it_did_not_run():
+    assert [] == list(ours_against(noisy(3, "zero") + noisy(3, "knn")))
+
+
+@pytest.mark.parametrize(
+    ("others", "shown"),
+    [
+        ((), ()),
+        (("zero",), ()),
+        (("oracle", "zero"), ()),
+        (("zero", "random", "oracle"), ("zero", "random", "oracle")),
+    ],
+)
+def test_only_where_another_router_than_the_bounds_ran_there_are_rivals(made, others, shown):
+    report = evaluate(made(60), a_plan(routers=("ours", *others), n_resamples=0), silent)
+
+    assert shown == tuple(one.router for one in report.rivals(20))
+    assert () == report.rivals(30)
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 9])

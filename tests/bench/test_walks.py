@@ -94,11 +94,11 @@ def test_a_mix_adds_up_in_expectation_over_all_assignments():
 
 @given(table=tables(), seed=st.integers(0, 1000))
 @settings(max_examples=60, deadline=None)
-def test_every_walk_forecasts_any_count_of_its_queries_and_each_of_them(table, seed):
+def test_every_walk_adds_up_its_queries_one_by_one_and_under_any_weights(table, seed):
     prob, cost, values = table
     n, m = cost.shape
     rng = np.random.default_rng(seed)
-    weights = rng.integers(0, 3, size=n).astype(float)
+    weights = rng.integers(0, 3, size=(n, 4)).astype(float)
     mean = cost.mean(axis=0)
     shares = rng.dirichlet(np.ones(m), size=3)
     walks = (
@@ -107,13 +107,22 @@ def test_every_walk_forecasts_any_count_of_its_queries_and_each_of_them(table, s
         (MixWalk(shares, n * shares @ mean), np.tile(mean, (n, 1))),
     )
     for walk, cells in walks:
-        forecast = walk.forecast(weights)
+        points = np.flatnonzero(rng.random(walk.forecast_usd.size) < 0.6)
+        points = points if points.size else np.array([0])
+        thinned = walk.thinned(points)
 
-        assert walk.totals(cells * weights[:, None]) == pytest.approx(forecast, abs=1e-12)
-        assert walk.forecast(np.ones(n)) == pytest.approx(walk.forecast_usd, abs=1e-12)
+        assert walk.totals(cells) == pytest.approx(walk.forecast_usd, abs=1e-12)
         for k, total in enumerate(walk.totals(values)):
             assert total == pytest.approx(walk.each(k, values).sum(), abs=1e-9)
-            assert forecast[k] == pytest.approx(weights @ walk.forecast_each(k, n), abs=1e-12)
+            assert walk.forecast_usd[k] == pytest.approx(walk.forecast_each(k, n).sum(), abs=1e-12)
+        found, forecast = thinned.totals(values, weights), thinned.forecast(weights)
+        assert (points.size, 4) == found.shape == forecast.shape
+        for b, weight in enumerate(weights.T):
+            expected = walk.totals(values * weight[:, None])[points]
+            assert expected == pytest.approx(found[:, b], abs=1e-9)
+            for at, k in enumerate(points.tolist()):
+                each = weight @ walk.forecast_each(k, n)
+                assert each == pytest.approx(forecast[at, b], abs=1e-12)
 
 
 def best_mix(score, cost, usd):

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,6 +180,17 @@ def test_ours_runs_from_the_command_line_and_is_compared_with_zero(optllm, data)
     assert set(FIGURES) == set(ours["figures"])
     assert ours["against_zero"]
     assert {} == zero["against_zero"]
+
+
+def test_ours_is_compared_with_every_router_that_ran_beside_it(optllm, data):
+    words = ("evaluate", data, "--labels", 30, "--seeds", 2, "--resamples", 2)
+
+    result = optllm(*words, "--routers", "ours", "ridge", "zero", "--json", "found.json")
+
+    found = json.loads(Path("found.json").read_text())
+    assert ["ridge", "zero"] == [one["router"] for one in found["ours_against"]]
+    assert "Ours against each other router, paired, 30 labelled, 2 seeds" in result.stdout
+    assert "Ours against" not in optllm(*words, "--routers", "ours", "zero").stdout
 
 
 @pytest.mark.parametrize("split", ["random", "text", "task", "time"])

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optllm_router.bench.html.markup import Safe, tag
+from optllm_router.bench.names import OURS
 
 N_COLOURS = 10
-OURS = "ours"
 ORACLE = "oracle"
 _DASHES = (None, "7 3", "2 2.5", "9 3 2 3")
 _SHAPES = {

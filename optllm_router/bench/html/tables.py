@@ -21,7 +21,17 @@ from optllm_router.bench.html.numerals import (
     signed,
     usd,
 )
-from optllm_router.bench.records import FIGURES, HEADLINE, ExtraTable, Figure, Report, Row, Single
+from optllm_router.bench.records import (
+    COMPARED,
+    FIGURES,
+    HEADLINE,
+    Against,
+    ExtraTable,
+    Figure,
+    Report,
+    Row,
+    Single,
+)
 from optllm_router.core.evaluation import Interval
 
 BETTER = {"higher": "↑ higher is better", "lower": "↓ lower is better"}
@@ -83,6 +93,12 @@ def figure_tables(report: Report, n_labelled: int) -> Safe:
     if against:
         title = "Paired differences to the router zero"
         table = _table(f"{title}, {n_labelled} labels", rows, columns=against, paired=True)
+        parts.append(_folded(title, table))
+    rivals = report.rivals(n_labelled)
+    compared = _columns(COMPARED, [one.figures for one in rivals])
+    if compared:
+        title = "Paired differences of ours from each other router"
+        table = _table(f"{title}, {n_labelled} labels", rivals, columns=compared, paired=True)
         parts.append(_folded(title, table))
     if seconds:
         parts.append(_folded("Time", _times(seconds, n_labelled)))
@@ -162,7 +178,11 @@ def _unlisted(name: str) -> Figure:
 
 
 def _table(
-    caption: str, rows: Sequence[Row], *, columns: Sequence[Column], paired: bool = False
+    caption: str,
+    rows: Sequence[Row | Against],
+    *,
+    columns: Sequence[Column],
+    paired: bool = False,
 ) -> Safe:
     routers = [row.router for row in rows]
     heads = [_head(column.figure) for column in columns]
