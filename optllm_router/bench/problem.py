@@ -124,11 +124,15 @@ def _check_costs(cost_usd: Floats, source: str) -> None:
 
 
 def _prompt_tokens(table: OutcomeTable) -> Floats:
-    """Every query's prompt tokens: the table's, else a quarter of the text's characters."""
+    """Every query's prompt tokens: the table's, else a quarter of the text's characters.
+
+    Whole, as a router counts them: it would misjudge costs by other lengths than it learned from.
+    """
     known = np.where(table.prompt_tokens >= 0, table.prompt_tokens, 0).sum(axis=1)
     n_known = (table.prompt_tokens >= 0).sum(axis=1)
     guessed = np.array([len(query) / 4 for query in table.queries])
-    return np.where(n_known > 0, known / np.maximum(n_known, 1), guessed)
+    mean: Floats = np.where(n_known > 0, known / np.maximum(n_known, 1), guessed)
+    return mean.round()
 
 
 def labelled_sizes(labels: Sequence[float] | None, n_queries: int) -> list[int]:

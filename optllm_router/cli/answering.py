@@ -205,6 +205,8 @@ def _plan_values(plan: Plan) -> dict[str, Any]:
         "reason": plan.reason,
         "n_queries": int(plan.choice.size),
         "expected_cost_usd": plan.expected_cost_usd,
+        "cost_range_usd": plan.cost_range_usd,
+        "worst_cost_usd": plan.worst_cost_usd,
         "expected_accuracy": plan.expected_accuracy,
         "candidates": [_planned(plan, j) for j in range(len(plan.columns))],
         "choice": [plan.columns[j] for j in plan.choice],
@@ -249,7 +251,16 @@ def _show_plan(plan: Plan, values: Mapping[str, Any]) -> None:
         f"{values['policy']}: {values['n_queries']:,} queries for about "
         f"{output.usd(plan.expected_cost_usd)} at an expected accuracy of "
         f"{plan.expected_accuracy:.3f}; nothing was spent",
+        _spread_of(plan),
     )
+
+
+def _spread_of(plan: Plan) -> str:
+    worst = f"{output.usd(plan.worst_cost_usd)} at worst"
+    if plan.cost_range_usd is None:
+        return worst
+    low, high = map(output.usd, plan.cost_range_usd)
+    return f"{low} if all answers are short together, {high} if all are long (10 and 90 %), {worst}"
 
 
 def _described(plan: Plan) -> str:
@@ -259,16 +270,17 @@ def _described(plan: Plan) -> str:
 
 
 def _show_explanation(explanation: Explanation) -> None:
-    headers = ("candidate", "status", "success", "±", "expected cost", "worst case", "labels")
-    rows = [
+    quality = [
+        [one.name, one.status, output.share(one.prob), output.share(one.std), f"{one.n_labels:,}"]
+        for one in explanation.columns
+    ]
+    costs = [
         [
             one.name,
-            one.status,
-            output.share(one.prob),
-            output.share(one.std),
             output.usd(one.expected_cost_usd),
+            output.usd(one.low_cost_usd),
+            output.usd(one.high_cost_usd),
             output.usd(one.worst_cost_usd),
-            f"{one.n_labels:,}",
         ]
         for one in explanation.columns
     ]
@@ -279,4 +291,8 @@ def _show_explanation(explanation: Explanation) -> None:
         "task": explanation.task or "-",
         "prompt": f"{explanation.n_prompt_tokens:,} tokens",
     }
-    output.show(output.table(headers, rows, left=2), output.facts(known))
+    output.show(
+        output.table(("candidate", "status", "success", "±", "labels"), quality, left=2),
+        output.table(("candidate", "expected cost", "10 %", "90 %", "worst case"), costs),
+        output.facts(known),
+    )

@@ -1,7 +1,7 @@
 """A forecast of amounts: how many output tokens a column writes, or what it bills by a table.
 
-Per column: level and slope in the prompt's length, and a level per task, each shrunk while its
-observations are few.
+The mean per column, from the prompt's length and the task (`levels`); and quantiles, by how far
+observed amounts lay from what the other rows forecast for them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from optllm_router.core.levels import fit_levels
 from optllm_router.records import Floats, Ints
 
 DEFAULT_OUTPUT_TOKENS = 256.0
 MAX_TASKS = 256
-TASK_STRENGTH = 10.0
-SLOPE_STRENGTH = 10.0
+RATIO_STRENGTH = 20.0
+RATIO_SHARES = np.linspace(0.0, 1.0, 101)
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class AmountForecast:
 
     `level` and `slope` are (n_columns,), `task_offset` is (n_tasks, n_columns) for the most
     frequent tasks, `floor` the least that is ever forecast, `n_observed` the observations per
-    column.
+    column. `ratio` is (n_shares, n_columns): the quantiles of amount over forecast at evenly spaced
+    shares from 0 to 1.
     """
 
     level: Floats
@@ -40,23 +42,34 @@ class AmountForecast:
     mean_tokens: float
     tasks: tuple[str, ...]
     n_observed: Ints
+    ratio: Floats
 
     @classmethod
     def fit(cls, amounts: Floats, prompt_tokens: Floats, tasks: Sequence[str]) -> Self:
         """Fit on amounts (n_rows, n_columns), NaN = not observed; any column may be empty.
 
-        Level and slope are a ridge on the centred prompt length, the slope pulled to 0 with the
-        weight of `SLOPE_STRENGTH` average rows; task offsets are shrunk means of what is left.
+        Level, slope in the centred prompt length and task offsets are `fit_levels`'. Ratios are
+        those of amounts to forecasts made without them; a column's are joined by the other
+        columns', which together weigh as much as `RATIO_STRENGTH` of its own at most.
         """
         counts = Counter(task for task in tasks if task)
         names = tuple(sorted(counts, key=lambda task: (-counts[task], task))[:MAX_TASKS])
+        position = {name: i for i, name in enumerate(names)}
+        number = np.array([position.get(task, len(names)) for task in tasks], dtype=np.int64)
         mean_tokens = float(np.mean(prompt_tokens)) if len(prompt_tokens) else 0.0
         centred = np.asarray(prompt_tokens, dtype=np.float64) - mean_tokens
-        observed = ~np.isnan(amounts)
-        level, slope = _levels_and_slopes(amounts, centred)
-        offsets = _task_offsets(amounts - level - centred[:, None] * slope, tasks, names)
+        levels = fit_levels(amounts, centred, number, len(names))
         floor = 0.1 * np.array([_mean(column) for column in amounts.T])
-        return cls(level, slope, offsets, floor, mean_tokens, names, observed.sum(axis=0))
+        return cls(
+            level=levels.level,
+            slope=levels.slope,
+            task_offset=levels.task_offset,
+            floor=floor,
+            mean_tokens=mean_tokens,
+            tasks=names,
+            n_observed=(~np.isnan(amounts)).sum(axis=0),
+            ratio=_ratios(amounts, np.maximum(levels.left_out, floor)),
+        )
 
     def predict(self, prompt_tokens: Floats, tasks: Sequence[str]) -> Floats:
         """Forecast amounts, shape (n_queries, n_columns); a never observed column is NaN."""
@@ -64,6 +77,28 @@ class AmountForecast:
         levels = self._levels[[position.get(task, none) for task in tasks]]
         centred = np.asarray(prompt_tokens, dtype=np.float64) - self.mean_tokens
         return np.maximum(levels + centred[:, None] * self.slope, self.floor)
+
+    def quantile(self, prompt_tokens: Floats, tasks: Sequence[str], share: float) -> Floats:
+        """Return what a `share` of amounts stays below, shape (n_queries, n_columns).
+
+        The mean forecast times the column's ratio at that share: never negative, ascending in
+        `share`, NaN for a never observed column. Of n ratios the k-th is taken for the share
+        k / (n + 1), as split conformal prediction does, and no quantile lies beyond the extreme
+        ratios. Where no ratio is known, it is the mean forecast: with a single observed amount, and
+        for a forecast that was stored before ratios were.
+
+        Raises: ValueError for a share outside of 0 to 1.
+        """
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"`share={share!r}` is no share of amounts: give 0.0 to 1.0")
+        return self.predict(prompt_tokens, tasks) * self._ratio_at(share)
+
+    def _ratio_at(self, share: float) -> Floats:
+        place = share * (len(self.ratio) - 1)
+        lower = min(int(place), len(self.ratio) - 2)
+        low, high = self.ratio[lower], self.ratio[lower + 1]
+        between: Floats = np.minimum(low + (place - lower) * (high - low), high)
+        return between
 
     @cached_property
     def _position(self) -> Mapping[str, int]:
@@ -85,20 +120,31 @@ class AmountForecast:
             f"{prefix}_mean_tokens": np.array(self.mean_tokens),
             f"{prefix}_tasks": np.frombuffer(json.dumps(self.tasks).encode(), dtype=np.uint8),
             f"{prefix}_n_observed": self.n_observed,
+            f"{prefix}_ratio": self.ratio,
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[np.generic]], prefix: str) -> Self:
-        """Rebuild a forecast from `to_arrays`."""
+        """Rebuild a forecast from `to_arrays`; one without ratios gives its mean as any quantile.
+
+        Raises: KeyError for other arrays that are missing, ValueError for ratios of other columns.
+        """
         floats = {
             name: np.asarray(arrays[f"{prefix}_{name}"], dtype=np.float64)
             for name in ("level", "slope", "task_offset", "floor")
         }
+        shape = (2, floats["level"].size)
+        ratio = np.asarray(arrays.get(f"{prefix}_ratio", np.ones(shape)), dtype=np.float64)
+        if ratio.ndim != 2 or len(ratio) < 2 or ratio.shape[1] != shape[1]:
+            raise ValueError(
+                f"the predictor's {prefix}_ratio does not fit its {shape[1]} columns: refit"
+            )
         return cls(
             **floats,
             mean_tokens=float(arrays[f"{prefix}_mean_tokens"]),
             tasks=tuple(json.loads(arrays[f"{prefix}_tasks"].tobytes())),
             n_observed=np.asarray(arrays[f"{prefix}_n_observed"], dtype=np.int64),
+            ratio=ratio,
         )
 
 
@@ -107,34 +153,24 @@ def _mean(column: Floats) -> float:
     return float(observed.mean()) if observed.size else 0.0
 
 
-def _levels_and_slopes(amounts: Floats, centred: Floats) -> tuple[Floats, Floats]:
-    """Per column: least squares on (1, centred tokens), the slope ridged towards 0."""
-    n_columns = amounts.shape[1]
-    level, slope = np.zeros(n_columns), np.zeros(n_columns)
-    spread = float(np.mean(centred**2)) if centred.size else 0.0
-    for j in range(n_columns):
-        rows = ~np.isnan(amounts[:, j])
-        if not rows.any():
-            continue
-        x, y = centred[rows], amounts[rows, j]
-        x_mean, y_mean = x.mean(), y.mean()
-        variance = ((x - x_mean) ** 2).sum() + SLOPE_STRENGTH * spread
-        slope[j] = ((x - x_mean) * (y - y_mean)).sum() / variance if variance > 0 else 0.0
-        level[j] = y_mean - slope[j] * x_mean
-    return level, slope
+def _ratios(amounts: Floats, left_out: Floats) -> Floats:
+    """Every column's ratios of amount to left-out forecast at `RATIO_SHARES`, 1 without any.
 
-
-def _task_offsets(residual: Floats, tasks: Sequence[str], names: tuple[str, ...]) -> Floats:
-    """Mean residual per task and column, shrunk to 0 with the weight of `TASK_STRENGTH` rows."""
-    position = {name: i for i, name in enumerate(names)}
-    number = np.array([position.get(task, len(names)) for task in tasks], dtype=np.int64)
-    offsets = np.zeros((len(names), residual.shape[1]))
-    for j, column in enumerate(residual.T):
-        seen = ~np.isnan(column) & (number < len(names))
-        n = np.bincount(number[seen], minlength=len(names))
-        total = np.bincount(number[seen], weights=column[seen], minlength=len(names))
-        offsets[:, j] = total / (n + TASK_STRENGTH)
-    return offsets
+    The amount that is to come weighs as much as one of the column's own (weighted conformal
+    prediction: Tibshirani et al., NeurIPS 2019): the k-th of n own ones is at k / (n + 1).
+    """
+    ratio = np.divide(amounts, left_out, out=np.full(amounts.shape, np.nan), where=left_out > 0.0)
+    _, column = np.nonzero(~np.isnan(ratio))
+    known = ratio[~np.isnan(ratio)]
+    order = np.argsort(known, kind="stable")
+    known, column = known[order], column[order]
+    result = np.ones((RATIO_SHARES.size, ratio.shape[1]))
+    for j in range(ratio.shape[1] if known.size else 0):
+        own = column == j
+        others = min(RATIO_STRENGTH / max(int((~own).sum()), 1), 1.0)
+        weight = np.where(own, 1.0, others)
+        result[:, j] = np.interp(RATIO_SHARES, np.cumsum(weight) / (weight.sum() + 1.0), known)
+    return result
 
 
 def filled_output(output_tokens: Floats) -> Floats:

@@ -16,6 +16,7 @@ from optllm_router.core.snapshot import Snapshot
 from optllm_router.records import Bools, Candidate, Floats, Ints, Query
 
 UNKNOWN_WORST = int(np.iinfo(np.int64).max)
+COST_RANGE = (0.1, 0.9)  # the shares of answers that a range of costs lies between
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,23 @@ class Estimator:
             reasons=reasons,
         )
 
+    def cost_quantile(self, queries: Sequence[Query], share: float) -> Floats:
+        """Return what a `share` of answers costs at most in USD, (n_queries, n_candidates).
+
+        The prompt is counted, so it is the cost at that quantile of the output tokens, all choices
+        of a query together and at most their limits; or that of the bill, at most its worst case.
+        NaN where nothing was observed of the candidate. Not needed to decide, hence not estimated.
+
+        Raises: ValueError for a share outside of 0 to 1.
+        """
+        if self._snapshot is None:
+            return np.full((len(queries), len(self._columns)), np.nan)
+        tokens, tasks = _lengths(queries), [query.task for query in queries]
+        each = self._aligned(self._snapshot.output_tokens.quantile(tokens, tasks, share))
+        billed = self._aligned(self._snapshot.cost_usd.quantile(tokens, tasks, share))
+        limits = [[tariff.output_limit(query) for tariff in self._tariffs] for query in queries]
+        return self._rates.forecast_usd(_all_choices(each, queries, limits), billed, tokens)
+
     def _predictions(
         self,
         queries: Sequence[Query],
@@ -105,10 +123,10 @@ class Estimator:
         spread: bool,
     ) -> tuple[Floats, Floats, Floats]:
         """Prob, std and cost, (n_queries, n_candidates) each."""
-        tokens = np.array([query.n_prompt_tokens for query in queries], dtype=np.float64)
+        tokens = _lengths(queries)
         unknown = np.full((len(queries), len(self._columns)), np.nan)
         if self._snapshot is None:
-            output = _expected_output(unknown, queries, limits)
+            output = _all_choices(filled_output(unknown), queries, limits)
             return unknown, unknown, self._rates.forecast_usd(output, unknown, tokens)
         tasks = [query.task for query in queries]
         success = self._snapshot.predictor.predict_features(
@@ -116,7 +134,7 @@ class Estimator:
         )
         each = self._aligned(self._snapshot.output_tokens.predict(tokens, tasks))
         billed = self._aligned(self._snapshot.cost_usd.predict(tokens, tasks))
-        output = _expected_output(each, queries, limits)
+        output = _all_choices(filled_output(each), queries, limits)
         cost = self._rates.forecast_usd(output, billed, tokens)
         std = self._aligned(success.std) if spread else unknown
         return self._aligned(success.prob), std, cost
@@ -165,11 +183,15 @@ def _aligning(known: tuple[str, ...], wanted: tuple[str, ...]) -> Ints | None:
     return np.array([position.get(name, -1) for name in wanted], dtype=np.int64)
 
 
-def _expected_output(each: Floats, queries: Sequence[Query], limits: list[list[int]]) -> Floats:
+def _lengths(queries: Sequence[Query]) -> Floats:
+    return np.array([query.n_prompt_tokens for query in queries], dtype=np.float64)
+
+
+def _all_choices(each: Floats, queries: Sequence[Query], limits: list[list[int]]) -> Floats:
     """All choices' output tokens: as much per choice as forecast, at most its limit."""
     most = np.array(limits, dtype=np.float64).reshape(each.shape)
     n_choices = np.array([max(query.n_choices, 1) for query in queries], dtype=np.float64)
-    return np.minimum(filled_output(each), most) * n_choices[:, None]
+    return np.minimum(each, most) * n_choices[:, None]
 
 
 def _is_demanding(query: Query) -> bool:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from optllm_router.core import policy as policies
-from optllm_router.core.estimates import Estimates
+from optllm_router.core.estimates import UNKNOWN_WORST, Estimates
 from optllm_router.core.front import ParetoFront, pareto_front
 from optllm_router.core.policy import Budget, Policy, Searched
 from optllm_router.core.snapshot import Optimism, Snapshot
 from optllm_router.errors import NoCandidateError
-from optllm_router.records import Bools, Floats, Ints, SearchKind
+from optllm_router.records import NANO_PER_USD, Bools, Floats, Ints, SearchKind
 
 N_HONEST_POINTS = 65
 ROBUST_ALPHA = 0.5  # of `prob + alpha * std`, by which OptLLM's search destroys: its default
@@ -35,6 +35,11 @@ class Plan:
     them (`Fixed`, a budget per call).
     `honest_accuracy` is (n_points,): the front's accuracy less the optimism that was measured.
     `dual_price` is the slope where the allocation stands, in successes per USD; 0 at no point.
+    `cost_range_usd` is the sum of the chosen costs' 10 % quantiles and that of their 90 % ones:
+    what the batch costs if all of its answers turn out short together, or all long. It is no
+    interval of the total: answers that are long or short by chance make up for each other, so the
+    total will be nearer to `expected_cost_usd` unless the forecast itself is off. `Router.plan`
+    works it out; None otherwise, and where nothing was observed of a chosen column.
     """
 
     policy: Policy
@@ -48,6 +53,14 @@ class Plan:
     expected_cost_usd: float
     expected_accuracy: float
     estimates: Estimates
+    cost_range_usd: tuple[float, float] | None = None
+
+    @property
+    def worst_cost_usd(self) -> float | None:
+        """The most that the allocation can cost in USD; None where that of a query is unknown."""
+        each = np.arange(self.choice.size)
+        worst: list[int] = self.estimates.worst_nusd[each, self.choice].tolist()
+        return None if UNKNOWN_WORST in worst else sum(worst) / NANO_PER_USD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ N_BLOCKS = 100
 N_FOLDS = 4
 INTERCEPT_PENALTY = 2.0
 PENALTIES = np.geomspace(0.05, 200.0, 7)
+OWN_PENALTIES = np.geomspace(0.05, 2000.0, 9)
 
 
 @contextmanager
@@ -143,14 +144,25 @@ def choose_penalties(grams: BlockGrams) -> Floats:
     A column's own error counts half, the mean error of all labels the other half: with few labels
     a column's own choice is mostly noise. Ties go to the stronger penalty.
     """
-    n_folds = min(N_FOLDS, grams.n_blocks)
-    if n_folds < 2:
-        return np.full(grams.targets.shape[1], PENALTIES[-1])
     grid = PENALTIES[::-1]
-    errors = grams.held_out_errors(np.arange(grams.n_blocks) % n_folds, grid)
+    errors = _errors_of_folds(grams, grid)
     n_labels = (~np.isnan(grams.targets)).sum(axis=0)
     overall = errors @ n_labels / max(int(n_labels.sum()), 1)
     return np.asarray(grid[(errors + overall[:, None]).argmin(axis=0)])
+
+
+def choose_own_penalties(grams: BlockGrams) -> Floats:
+    """Choose as `choose_penalties`, each column by its own error alone, and up to no fit at all."""
+    grid = OWN_PENALTIES[::-1]
+    return np.asarray(grid[_errors_of_folds(grams, grid).argmin(axis=0)])
+
+
+def _errors_of_folds(grams: BlockGrams, grid: Floats) -> Floats:
+    """`held_out_errors` by `N_FOLDS` folds; all alike where there is but one block."""
+    n_folds = min(N_FOLDS, grams.n_blocks)
+    if n_folds < 2:
+        return np.zeros((grid.size, grams.targets.shape[1]))
+    return grams.held_out_errors(np.arange(grams.n_blocks) % n_folds, grid)
 
 
 def _solved(grams: Floats, moments: Floats, penalty: float) -> Floats:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from optllm_router.core.estimates import Estimates
+from optllm_router.core.estimates import COST_RANGE, Estimates
 from optllm_router.core.planning import Plan, aligned_optimism, plan_batch
 from optllm_router.core.policy import Budget, Policy
 from optllm_router.core.policy.wording import usd_text
@@ -36,7 +37,7 @@ logger = logging.getLogger("optllm_router")
 def plan_requests(
     decider: Decider, state: RouterState, requests: Sequence[Request], policy: Policy | None
 ) -> Plan:
-    """Plan requests as one batch, spending nothing.
+    """Plan requests as one batch with its range of costs, spending nothing.
 
     Raises: NotTrainedError before the first fit, NoCandidateError, InfeasiblePolicyError.
     """
@@ -53,7 +54,20 @@ def plan_requests(
     capped = with_call_cap(estimates, call_cap(state.policy, policy))
     _check_call_cap(estimates, capped, call_cap(state.policy, policy))
     optimism = aligned_optimism(state.snapshot, capped)
-    return plan_batch(capped, aim, optimism, search=state.search)
+    plan = plan_batch(capped, aim, optimism, search=state.search)
+    return replace(plan, cost_range_usd=_cost_range(state, requests, plan))
+
+
+def _cost_range(
+    state: RouterState, requests: Sequence[Request], plan: Plan
+) -> tuple[float, float] | None:
+    """The sums of the chosen costs' quantiles in USD; None where one of them is unknown."""
+    queries, each = [request.query for request in requests], np.arange(plan.choice.size)
+    low, high = (
+        float(state.estimator.cost_quantile(queries, share)[each, plan.choice].sum())
+        for share in COST_RANGE
+    )
+    return (low, high) if np.isfinite([low, high]).all() else None
 
 
 def prepare_batch(  # noqa: PLR0913  # who decides, on what, under what, and where it is told

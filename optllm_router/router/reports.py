@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optllm_router.core.estimates import Estimates
+from optllm_router.core.estimates import COST_RANGE, UNKNOWN_WORST, Estimates
 from optllm_router.core.planning import honest_front
 from optllm_router.core.snapshot import Snapshot
 from optllm_router.dispatch.deciding import Decider, RouterState, decide_row
@@ -18,12 +18,18 @@ from optllm_router.records import NANO_PER_USD
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedColumn:
-    """What is known of one candidate for one query; None where nothing is."""
+    """What is known of one candidate for one query; None where nothing is.
+
+    One answer in ten costs less than `low_cost_usd`, one in ten more than `high_cost_usd`; none
+    costs more than `worst_cost_usd`.
+    """
 
     name: str
     prob: float | None
     std: float | None
     expected_cost_usd: float | None
+    low_cost_usd: float | None
+    high_cost_usd: float | None
     worst_cost_usd: float | None
     n_labels: int
     status: str
@@ -82,8 +88,10 @@ def explain(state: RouterState, decider: Decider, request: Request) -> Explanati
     estimates, _ = decider.estimates(state, [request], spread=True)
     policy, cap = effective_policy(state.policy, request.policy)
     decided = decide_row(state, estimates, policy, cap=cap)
+    ranges = [state.estimator.cost_quantile([request.query], share)[0] for share in COST_RANGE]
     columns = tuple(
-        _explained(state, estimates, j, decided.chosen) for j in range(len(state.candidates))
+        _explained(state, estimates, j, cost_range, decided.chosen)
+        for j, cost_range in enumerate(zip(*ranges, strict=True))
     )
     return Explanation(
         chosen=decided.chosen,
@@ -125,13 +133,17 @@ def _single(snapshot: Snapshot, j: int) -> ExplainedColumn:
         prob=_known(snapshot.column_score[j]),
         std=None,
         expected_cost_usd=float(known.mean()) if known.size else None,
+        low_cost_usd=None,
+        high_cost_usd=None,
         worst_cost_usd=None,
         n_labels=int(snapshot.predictor.n_labels_[j]),
         status="labelled" if snapshot.predictor.n_labels_[j] else "no label yet, see `probe`",
     )
 
 
-def _explained(state: RouterState, estimates: Estimates, j: int, chosen: str) -> ExplainedColumn:
+def _explained(
+    state: RouterState, estimates: Estimates, j: int, cost_range: tuple[float, float], chosen: str
+) -> ExplainedColumn:
     name = estimates.columns[j]
     worst = int(estimates.worst_nusd[0, j])
     return ExplainedColumn(
@@ -139,7 +151,9 @@ def _explained(state: RouterState, estimates: Estimates, j: int, chosen: str) ->
         prob=_known(estimates.prob[0, j]),
         std=_known(estimates.std[0, j]),
         expected_cost_usd=_known(estimates.cost_usd[0, j]),
-        worst_cost_usd=worst / NANO_PER_USD if worst < np.iinfo(np.int64).max else None,
+        low_cost_usd=_known(cost_range[0]),
+        high_cost_usd=_known(cost_range[1]),
+        worst_cost_usd=worst / NANO_PER_USD if worst < UNKNOWN_WORST else None,
         n_labels=_n_labels(state, name),
         status=_status(estimates, j, chosen),
     )

@@ -65,6 +65,14 @@ def test_a_prompt_length_that_one_model_knows_is_that_one():
     assert [12.0] == problem.prompt_tokens.tolist()
 
 
+def test_prompt_lengths_are_whole_as_a_router_counts_them():
+    table = a_table(["one", "letters", "x"], prompt_tokens=[[30, 31], [-1, -1], [7, 8]])
+
+    problem, _ = problem_of(table, "t.csv")
+
+    assert [30.0, 2.0, 8.0] == problem.prompt_tokens.tolist()  # halves to the even neighbour
+
+
 @pytest.mark.parametrize(
     ("table", "n"),
     [

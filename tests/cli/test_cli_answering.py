@@ -213,6 +213,8 @@ def test_a_plan_spends_nothing(as_json, learned, server, write_queries):
     assert sorted(costs) == costs
     planned = sum(one["expected_cost_usd"] for one in values["candidates"])
     assert values["expected_cost_usd"] == pytest.approx(planned, rel=1e-12)
+    low, high = values["cost_range_usd"]
+    assert 0.0 < low <= high < values["worst_cost_usd"]
 
 
 def test_a_plan_is_drawn(optllm, learned, write_queries):
@@ -220,6 +222,9 @@ def test_a_plan_is_drawn(optllm, learned, write_queries):
 
     assert "◆" in result.stdout
     assert "willingness to pay 0.01 USD per success: 6 queries for about $" in result.stdout
+    assert " if all answers are short together, $" in result.stdout
+    assert " if all are long (10 and 90 %), $" in result.stdout
+    assert result.stdout.endswith(" at worst\n")
 
 
 def test_a_plan_before_the_first_fit_ends_with_1(optllm, fresh, write_queries):
@@ -240,6 +245,8 @@ def test_explain_lays_a_decision_open(as_json, learned, server):
     assert [("weak", "possible", 20), ("good", "chosen", 20)] == [
         (one["name"], one["status"], one["n_labels"]) for one in values["columns"]
     ]
+    for one in values["columns"]:
+        assert 0.0 < one["low_cost_usd"] <= one["high_cost_usd"] < one["worst_cost_usd"]
 
 
 def test_explain_reads_a_long_question_from_standard_input(learned):
@@ -264,3 +271,6 @@ def test_explain_shows_a_table(optllm, learned):
     result = optllm("explain", "sum: 1 + 7", "--policy", "cheapest")
 
     assert ["chosen", "weak"] in [line.split() for line in result.stdout.splitlines()]
+    headers = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "candidate status success ± labels" in headers
+    assert "candidate expected cost 10 % 90 % worst case" in headers

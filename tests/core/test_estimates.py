@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from optllm_router.core.estimates import UNKNOWN_WORST, estimate
+from optllm_router.core.estimates import UNKNOWN_WORST, Estimator, estimate
 from optllm_router.core.features import hash_text
 from optllm_router.records import Candidate, Capabilities, Query, TokenPrice
 
@@ -141,3 +141,47 @@ def test_rows_are_the_queries_asked_for(snapshot, queries, candidates):
     assert np.array_equal(found.prob[[7, 2]], some.prob)
     assert np.array_equal(found.worst_nusd[[7, 2]], some.worst_nusd)
     assert (found.reasons[7], found.reasons[2]) == some.reasons
+
+
+@pytest.fixture
+def spread_out(snapshot):
+    """The snapshot, with amounts that are spread evenly from 0 to twice what is forecast."""
+    ratio = np.column_stack([[0.0, 1.0, 2.0]] * 3)
+    return replace(
+        snapshot,
+        output_tokens=replace(snapshot.output_tokens, ratio=ratio),
+        cost_usd=replace(snapshot.cost_usd, ratio=ratio),
+    )
+
+
+def test_a_costs_quantile_is_that_of_the_output_beside_the_counted_prompt(
+    spread_out, queries, candidates
+):
+    estimator = Estimator(spread_out, candidates)
+    mean = estimator.estimate(queries, hashed(queries)).cost_usd
+    prompt = np.outer([query.n_prompt_tokens for query in queries], [0.1e-6, 2.5e-6, 0.0])
+
+    assert mean == pytest.approx(estimator.cost_quantile(queries, 0.5))
+    assert prompt == pytest.approx(estimator.cost_quantile(queries, 0.0))
+    quarter = prompt + 0.25 * 2 * (mean - prompt)
+    assert quarter == pytest.approx(estimator.cost_quantile(queries, 0.25))
+
+
+def test_a_costs_quantile_stays_within_limits_of_output_and_bill(spread_out, candidates):
+    query = Query(text="x", n_prompt_tokens=50, max_output_tokens=120, n_choices=3)
+    (small, large, table) = Estimator(spread_out, candidates).cost_quantile([query], 1.0)[0]
+
+    assert 50 * 0.1e-6 + 3 * 120 * 0.4e-6 == pytest.approx(small)
+    assert 50 * 2.5e-6 + 3 * 120 * 10e-6 == pytest.approx(large)
+    long = Query(text="x", n_prompt_tokens=10**9)
+    assert 0.04 == Estimator(spread_out, candidates[2:]).cost_quantile([long], 0.5)[0, 0]
+    assert table < 0.04
+
+
+def test_the_costs_of_what_was_never_observed_have_no_quantile(snapshot, queries, candidates):
+    newcomer = Candidate(name="new", model="p/new", price=a_price("1", "2"))
+    found = Estimator(snapshot, (newcomer, candidates[1])).cost_quantile(queries, 0.9)
+
+    assert np.isnan(found[:, 0]).all()
+    assert np.isfinite(found[:, 1]).all()
+    assert np.isnan(Estimator(None, candidates).cost_quantile(queries, 0.9)).all()

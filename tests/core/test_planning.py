@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from optllm_router.core.estimates import Estimates, estimate
+from optllm_router.core.estimates import UNKNOWN_WORST, Estimates, estimate
 from optllm_router.core.features import hash_text
 from optllm_router.core.planning import (
     aligned_optimism,
@@ -64,6 +64,17 @@ def some_estimates(draw):
     allowed = rng.random((n, m)) < 0.8
     allowed[np.arange(n), rng.integers(m, size=n)] = True
     return estimates_of(rng.random((n, m)), rng.random((n, m)) + 0.01, allowed)
+
+
+def test_a_plans_worst_case_is_that_of_its_choices_or_unknown():
+    known = replace(
+        estimates_of([[0.5, 0.9]] * 2, [[0.1, 0.2]] * 2),
+        worst_nusd=np.array([[5 * 10**18, 10], [7 * 10**18, UNKNOWN_WORST]]),
+    )
+
+    assert 12e9 == plan_batch(known, Cheapest()).worst_cost_usd  # more than 64 bits of nano-USD
+    assert plan_batch(known, MostAccurate()).worst_cost_usd is None
+    assert plan_batch(known, Cheapest()).cost_range_usd is None
 
 
 @pytest.fixture

@@ -183,6 +183,22 @@ def test_a_missing_array_is_refused(snapshot):
     assert "optimism_gap" in str(error.value)
 
 
+def test_a_snapshot_from_before_cost_quantiles_still_loads(snapshot):
+    data = rewritten(snapshot.to_bytes(), without=["tokens_ratio", "usd_ratio"])
+    old, asked = Snapshot.from_bytes(data), (np.array([50.0]), ["prose"])
+
+    for name in ("output_tokens", "cost_usd"):
+        high = getattr(old, name).quantile(*asked, 0.9)
+        assert np.array_equal(getattr(snapshot, name).predict(*asked), high, equal_nan=True)
+
+
+def test_ratios_of_another_width_are_refused(snapshot):
+    with pytest.raises(ValueError) as error:
+        Snapshot.from_bytes(rewritten(snapshot.to_bytes(), tokens__ratio=np.ones((101, 2))))
+
+    assert "the predictor's tokens_ratio does not fit its 3 columns: refit" == str(error.value)
+
+
 def test_an_array_of_another_width_is_refused(snapshot):
     with pytest.raises(ValueError) as error:
         Snapshot.from_bytes(rewritten(snapshot.to_bytes(), column__score=np.zeros(2)))

@@ -16,6 +16,8 @@ from optllm_router import (
     TargetAccuracy,
     UnpricedCandidateError,
 )
+from optllm_router.core.amounts import AmountForecast
+from optllm_router.records import Usage
 from optllm_router.testing.scripted import Line, ScriptedClient
 
 
@@ -45,6 +47,67 @@ def test_explain_says_what_would_happen_to_messages_before_a_fit(make_router, cl
     assert [None] * 3 == [column.prob for column in explained.columns]
     assert all(column.worst_cost_usd > 0 for column in explained.columns)
     assert [] == client.calls
+
+
+@pytest.fixture
+def of_many_lengths(make_router):
+    """A router whose candidates were probed: every fifth answer is 200 tokens long, others 20."""
+
+    def line(arguments) -> Line:
+        is_long = int(arguments["messages"][-1]["content"].split()[-1]) % 5 == 0
+        n_tokens = 200 if is_long else 20
+        return Line(text="right", usage=Usage(prompt_tokens=9, completion_tokens=n_tokens))
+
+    client = ScriptedClient({"cheap": line, "dear": line}, prices={"cheap": (1, 1), "dear": (9, 9)})
+    router = make_router(["cheap", "dear"], default="cheap", client=client)
+    router.probe([f"question {i}" for i in range(40)], grader=lambda _text, _reference: 1.0)
+    assert router.retrain().published
+    return router
+
+
+def test_explain_tells_the_range_of_costs_and_the_worst_case_apart(of_many_lengths):
+    for one in of_many_lengths.explain("question 7").columns:
+        rate, n_prompt = (1e-6 if one.name == "cheap" else 9e-6), 2
+        low, mean, high = (
+            usd / rate - n_prompt
+            for usd in (one.low_cost_usd, one.expected_cost_usd, one.high_cost_usd)
+        )
+
+        assert (20, 56, 200) == pytest.approx((low, mean, high), rel=0.15)
+        assert one.worst_cost_usd > 5 * one.high_cost_usd
+
+
+def test_before_a_fit_costs_have_no_range(make_router):
+    columns = make_router().explain("x").columns
+
+    assert [(None, None)] * 3 == [(one.low_cost_usd, one.high_cost_usd) for one in columns]
+    assert all(one.expected_cost_usd > 0 for one in columns)
+
+
+def test_a_plans_range_is_the_sum_of_its_choices_ranges(of_many_lengths):
+    texts = ["question 7", "a longer question than that one", "question 8"]
+    plan = of_many_lengths.plan(texts, policy=Cheapest())
+    each = [of_many_lengths.explain(text).columns[0] for text in texts]
+
+    low, high = plan.cost_range_usd
+    assert low < plan.expected_cost_usd < high < plan.worst_cost_usd
+    assert sum(one.low_cost_usd for one in each) == pytest.approx(low)
+    assert sum(one.high_cost_usd for one in each) == pytest.approx(high)
+    assert sum(one.worst_cost_usd for one in each) == pytest.approx(plan.worst_cost_usd)
+    assert (0.0, 0.0) == of_many_lengths.plan([]).cost_range_usd
+
+
+def test_a_call_works_out_no_quantile(of_many_lengths, ask, monkeypatch):
+    def refused(*_):
+        raise AssertionError("quantiles are for people who look")
+
+    monkeypatch.setattr(AmountForecast, "quantile", refused)
+
+    single = of_many_lengths.complete(messages=ask("question 7"))
+    (batched,) = of_many_lengths.complete_batch(["question 8"], policy=Budget(usd=0.1))
+    for answer in (single, batched):
+        assert "right" == answer.choices[0].message.content
+    assert 0 == of_many_lengths._engine.desk.decider.n_faults
 
 
 def test_explain_tells_what_a_call_does_from_one_estimate(trained, only, ask, monkeypatch):

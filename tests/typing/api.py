@@ -125,6 +125,8 @@ def looking(router: Router) -> None:
     assert_type(plan, Plan)
     assert_type(plan.expected_cost_usd, float)
     assert_type(plan.expected_accuracy, float)
+    assert_type(plan.cost_range_usd, tuple[float, float] | None)
+    assert_type(plan.worst_cost_usd, float | None)
     router.front()
     router.explain("a text")
     router.explain(messages=MESSAGES)

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from optllm_router.core.ridge import BlockGrams, choose_penalties
+from optllm_router.core.ridge import BlockGrams, choose_own_penalties, choose_penalties
 from optllm_router.core.success.labels import SuccessEstimate
 from optllm_router.records import Bools, Floats, Ints
 
@@ -31,15 +31,22 @@ class RidgeEnsemble:
     ) -> tuple[Self, Bools]:
         """Fit every member on blocks of rows that are drawn with replacement.
 
+        Where every score is observed, a member is the mean of two fits on the same draw: of the
+        columns, and of the principal components of their scores, each of which is shrunk by as
+        much as it is noise (what columns have in common is easier to tell than how they differ).
+
         Returns: the ensemble, and which rows each member did not see, (n_members, n_rows).
         """
-        centre = float(scores[~np.isnan(scores)].mean())
-        grams = BlockGrams(design, scores - centre, blocks)
-        penalties = choose_penalties(grams)
+        seen = ~np.isnan(scores)
+        centre = float(scores[seen].mean())
         n_blocks = int(blocks.max()) + 1
         draws = rng.multinomial(n_blocks, np.full(n_blocks, 1.0 / n_blocks), n_members)
-        weights = grams.solve(draws.astype(np.float64), penalties).astype(np.float32)
-        return cls(weights, centre), draws[:, blocks] == 0
+        drawn = draws.astype(np.float64)
+        grams = BlockGrams(design, scores - centre, blocks)
+        weights = grams.solve(drawn, choose_penalties(grams))
+        if scores.shape[1] > 1 and seen.all():
+            weights = (weights + _by_components(design, scores, blocks, drawn, centre)) / 2.0
+        return cls(weights.astype(np.float32), centre), draws[:, blocks] == 0
 
     def members(self, design: Floats) -> NDArray[np.float32]:
         """Return every member's estimates, (n_queries, n_members, n_columns)."""
@@ -69,3 +76,15 @@ class RidgeEnsemble:
             mean[rows] = average[:, 0]
             std[rows] = np.sqrt(share[rows] @ members**2)[:, 0]
         return SuccessEstimate(mean, std)
+
+
+def _by_components(
+    design: Floats, scores: Floats, blocks: Ints, drawn: Floats, centre: float
+) -> Floats:
+    """Weights as `BlockGrams.solve` gives them, fitted to the scores' principal components."""
+    mean = scores.mean(axis=0)
+    axes = np.linalg.svd(scores - mean, full_matrices=False)[2]
+    grams = BlockGrams(design, (scores - mean) @ axes.T, blocks)
+    weights = grams.solve(drawn, choose_own_penalties(grams)) @ axes
+    weights[0] += mean - centre
+    return np.asarray(weights)

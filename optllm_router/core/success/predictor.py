@@ -98,7 +98,7 @@ class SuccessPredictor:
         n_labels_: observed labels per column, shape (n_columns,).
     """
 
-    def __init__(self, n_bootstraps: int = 50, seed: int = 0, n_components: int = 96) -> None:
+    def __init__(self, n_bootstraps: int = 50, seed: int = 0, n_components: int = 128) -> None:
         if n_bootstraps < 2 or seed < 0 or n_components < 0:
             raise ValueError(
                 f"n_bootstraps={n_bootstraps}, seed={seed}, n_components={n_components}: an "
