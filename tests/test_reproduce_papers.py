@@ -1,4 +1,4 @@
-"""The commands of `examples/reproduce_papers.md` run, on a small table instead of the real ones."""
+"""The commands of the pages in `examples/` run, on a small table instead of the real ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from typer.testing import CliRunner
 
 from optllm_router.cli import app
 
-PAGE = Path(__file__).parent.parent / "examples" / "reproduce_papers.md"
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PAGES = ("reproduce_papers.md", "predictor_study.md")
 SMALLER = {"--labels": "24", "--seeds": "1", "--bootstraps": "2", "--resamples": "3"}
 WORDS = ["add", "subtract", "invoice", "parser", "error", "kernel", "socket", "merge", "token"]
 
 
-def commands() -> list[str]:
-    """Return the page's commands, continued lines joined."""
-    blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+def commands(page: str) -> list[str]:
+    """Return a page's commands, continued lines joined."""
+    text = (EXAMPLES / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     joined = "".join(blocks).replace("\\\n", " ")
     return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
 
@@ -61,14 +63,15 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_page_has_commands_and_they_all_are_evaluations():
-    assert 3 <= len(commands())
-    assert {"optllm evaluate"} == {" ".join(c.split()[:2]) for c in commands()}
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_commands_and_they_all_are_evaluations(page):
+    assert 3 <= len(commands(page))
+    assert {"optllm evaluate"} == {" ".join(c.split()[:2]) for c in commands(page)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_page_runs_on_a_small_slice(command, table, tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", [c for page in PAGES for c in commands(page)])
+def test_a_command_of_a_page_runs_on_a_small_slice(command, table, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     result = CliRunner().invoke(app, smaller(command, table, tmp_path))

@@ -28,7 +28,7 @@ from optllm_router.core.fitting import fit_snapshot
 from optllm_router.core.front import pareto_front
 from optllm_router.core.planning import aligned_optimism
 from optllm_router.core.snapshot import TrainingSet
-from optllm_router.core.success import TASK_SCALE
+from optllm_router.core.success import TASK_SCALE, SuccessPredictor
 from optllm_router.records import Candidate, Floats, Ints, Query
 
 N_NEIGHBOURS = (5, 10, 20, 40, 80)
@@ -40,8 +40,26 @@ ROWS_AT_ONCE = 2_000  # whose similarities to all labelled queries are in memory
 
 def ours(split: Split, terms: Terms) -> Routed:
     """Route as `Router` does with its defaults: fit a snapshot, estimate, plan."""
+    return _with_contrast(split, terms, None)
+
+
+def unshrunk(split: Split, terms: Terms) -> Routed:
+    """Route as ours with all of the columns' estimated differences on a query."""
+    return _with_contrast(split, terms, 1.0)
+
+
+def alike(split: Split, terms: Terms) -> Routed:
+    """Route as ours with none of the columns' differences but their means: by costs alone."""
+    return _with_contrast(split, terms, 0.0)
+
+
+def _with_contrast(split: Split, terms: Terms, contrast: float | None) -> Routed:
+    """Ours, with the contrast that it chose (None) or another one for all texts."""
     candidates = [Candidate(name=n, model=n, price=None) for n in split.labelled.candidates]
     snapshot = fit_snapshot(training_set(split), candidates, version="evaluate", seed=split.seed)
+    predictor = snapshot.predictor
+    if contrast is not None and isinstance(predictor, SuccessPredictor):
+        predictor.set_contrast(contrast, met=contrast)
     test = split.test
     queries = [
         Query(text="", task=task, n_prompt_tokens=round(tokens))

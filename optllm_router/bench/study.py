@@ -22,7 +22,17 @@ from optllm_router.bench.records import (
     Run,
     Single,
 )
-from optllm_router.bench.routers import forest, knn, oracle, ours, random_mix, ridge, zero
+from optllm_router.bench.routers import (
+    alike,
+    forest,
+    knn,
+    oracle,
+    ours,
+    random_mix,
+    ridge,
+    unshrunk,
+    zero,
+)
 from optllm_router.bench.routing import BuildRouter, Terms
 from optllm_router.core.evaluation import Interval, bootstrap_weights, paired_interval, t_interval
 from optllm_router.core.policy.wording import did_you_mean
@@ -32,6 +42,8 @@ from optllm_router.records import Floats
 
 ROUTERS: Mapping[str, BuildRouter] = {
     "ours": ours,
+    "unshrunk": unshrunk,
+    "alike": alike,
     "optllm": optllm,
     "metallm": metallm,
     "forest": forest,

@@ -9,7 +9,7 @@ import pytest
 
 from optllm_router.bench import papers, routers
 from optllm_router.bench.kernel_ridge import KernelRidge
-from optllm_router.bench.names import FAST_ROUTERS, ROUTER_NAMES, SLOW_ROUTERS
+from optllm_router.bench.names import ABLATIONS, FAST_ROUTERS, ROUTER_NAMES, SLOW_ROUTERS
 from optllm_router.bench.papers import GRID, optllm, regimes_table
 from optllm_router.bench.problem import Split, split
 from optllm_router.bench.routers import (
@@ -70,7 +70,7 @@ def seen_of(routed):
 
 def test_there_is_a_router_of_every_name_that_the_command_line_knows():
     assert ROUTER_NAMES == tuple(ROUTERS)
-    assert set(ROUTER_NAMES) == {*FAST_ROUTERS, *SLOW_ROUTERS}
+    assert set(ROUTER_NAMES) == {*FAST_ROUTERS, *SLOW_ROUTERS, *ABLATIONS}
 
 
 @pytest.mark.parametrize("name", HONEST)

@@ -179,16 +179,23 @@ class SuccessPredictor:
             self._fit_shrinking(places, scores, numbered(groups, n), ridge, blocks % N_FOLDS)
         return self
 
-    def set_contrast(self, contrast: float) -> None:
+    def set_contrast(self, contrast: float, *, met: float | None = None) -> None:
         """Keep another share of the columns' differences on new texts; `oob_` follows.
 
-        Raises: ValueError for a share outside; NotTrainedError before `fit`.
+        Args:
+            contrast: in [0, 1]; 0 makes all texts alike but for what they do to all columns.
+            met: the share on texts that were met before, in [0, 1]; None leaves it.
+
+        Raises:
+            ValueError: a share outside [0, 1].
+            NotTrainedError: before `fit`.
         """
-        if not 0.0 <= contrast <= 1.0:
-            raise ValueError(f"contrast {contrast!r} is outside [0, 1]: it is a share")
-        if self._serving is None:
-            raise NotTrainedError("this predictor is not fitted: call `fit` first")
-        self._personal = replace(self._personal, contrast=contrast)
+        self._fitted()
+        met = self._personal.contrast_met if met is None else met
+        for share in (contrast, met):
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"contrast {share!r} is outside [0, 1]: it is a share")
+        self._personal = replace(self._personal, contrast=contrast, contrast_met=met)
         if self.left_out_ is not None:
             own = self.left_out_
             prob = self._personal.of_left_out(own.prob, own.column_score)
