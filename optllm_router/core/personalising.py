@@ -5,8 +5,8 @@ takes the largest of several, so that it can want less of them, or more where on
 counts. Here every share decides for labelled queries by estimates that did not see them, and is
 worth the mean score that its front buys over all budgets. Shares are weighed by how clearly
 resampled texts set them apart (exponential weights: Littlestone & Warmuth, Information and
-Computation 108, 1994), since the single best one is mostly luck while labels are few. What is kept
-is the mean of that share and the least-squares one.
+Computation 108, 1994) and by how near they are to the least-squares one, which stands where no
+decision tells them apart: the single best share is mostly luck while labels are few.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from optllm_router.records import Floats, Ints
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 COMPARED_WITH = 3  # the share that the others are set apart from
+SLOPE_SPREAD = 0.25  # of the shares that are worth most around the least-squares one
 N_RESAMPLES = 20
 MAX_JUDGED = 1_000
 MIN_JUDGED = 10
@@ -62,8 +63,8 @@ def chosen_contrast(judged: Judged, column_score: Floats, slope: float, seed: in
     Args:
         judged: labelled queries; of more than `MAX_JUDGED` some are used, evenly spread.
         column_score: (n_columns,), each known.
-        slope: the least-squares share; it stands alone below `MIN_JUDGED` distinct texts, and where
-            nothing costs anything.
+        slope: the least-squares share; it stands alone below `MIN_JUDGED` distinct texts, for one
+            column, and where a column costs nothing at all.
         seed: of the resampling.
     """
     n = len(judged.scores)
@@ -77,22 +78,24 @@ def chosen_contrast(judged: Judged, column_score: Floats, slope: float, seed: in
     ]
     rng = np.random.default_rng(seed)
     values = np.array(list(_resampled_values(judged, by_share, text, rng)))
-    return slope if values.size == 0 else (slope + _weighed(values)) / 2.0
+    return slope if values.size == 0 else _weighed(values, slope)
 
 
-def _weighed(values: Floats) -> float:
-    """The mean share, weighted by the values, (n_resamples, n_shares), of all."""
+def _weighed(values: Floats, slope: float) -> float:
+    """The mean share, weighted by the values, (n_resamples, n_shares), and nearness to `slope`."""
     gain = values - values[:, [COMPARED_WITH]]
     error = np.maximum(gain.std(axis=0), 1e-9)
     clarity = gain.mean(axis=0) / error
-    weight = np.exp(clarity - clarity.max())
-    return float(weight @ np.array(SHARES) / weight.sum())
+    shares = np.array(SHARES)
+    likely = clarity - ((shares - slope) / SLOPE_SPREAD) ** 2 / 2.0
+    weight = np.exp(likely - likely.max())
+    return float(weight @ shares / weight.sum())
 
 
 def _resampled_values(
     judged: Judged, by_share: list[Floats], text: Ints, rng: np.random.Generator
 ) -> Iterator[list[float]]:
-    """Every share's value on resampled texts; resamples without any cost are left out."""
+    """Every share's value on resampled texts; resamples with a free column are left out."""
     order = np.argsort(text, kind="stable")
     rows_of = np.split(order, np.searchsorted(text[order], np.arange(1, text.max() + 1)))
     for _ in range(N_RESAMPLES):
@@ -100,7 +103,7 @@ def _resampled_values(
         rows = np.concatenate([rows_of[i] for i in drawn])
         part = judged.rows(rows)
         cheapest, best = part.cost_usd.sum(axis=0).min(), best_single(part.scores, part.cost_usd)
-        if 0.0 < cheapest <= best.cost_usd:
+        if cheapest > 0.0:
             yield [_value(prob[rows], part, float(cheapest), best.cost_usd) for prob in by_share]
 
 

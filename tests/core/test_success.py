@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import optllm_router
 from optllm_router.core.features import hash_text
 from optllm_router.core.success import MAX_TASKS, SuccessPredictor
+from optllm_router.core.success.ensemble import RidgeEnsemble
 from optllm_router.errors import NotTrainedError
 
 TOPICS = ["cook a soup of carrots", "integrate the function", "book a train to Rome"]
@@ -23,6 +25,24 @@ def topical(n, seed=0):
     rng = np.random.default_rng(seed)
     topic = rng.integers(3, size=n)
     return [f"{TOPICS[t]}, case {i}" for i, t in enumerate(topic)], topic
+
+
+def paired(seed):
+    """Texts that 25 pairs of words make easy or hard, each met twice; and a new one of each pair.
+
+    Either word alone says nothing, so that only neighbours know a pair. On each text any column
+    may be lucky or not, and again as it was before.
+    """
+    rng = np.random.default_rng(seed)
+
+    def word(n):
+        return "".join(rng.choice(list("abcdefghijklmnopqrst"), n))
+
+    first, second = [word(9) for _ in range(5)], [word(9) for _ in range(5)]
+    easy, pair = rng.permutation(25) % 2, np.arange(150) % 25
+    texts = [f"{first[i // 5]} and then some {second[i % 5]} {word(4)}" for i in pair]
+    scores = (easy[pair][:, None] != (rng.random((150, 3)) < 0.25)).astype(np.float64)
+    return texts[:125] * 2, np.tile(scores[:125], (2, 1)), texts[125:]
 
 
 def fitted(scores, queries=None, tasks=None, **settings_):
@@ -143,6 +163,156 @@ def test_a_column_without_labels_is_unknown_and_harms_nobody():
     assert np.allclose(without.predict(["text 3", "new"]).prob, estimate.prob[:, [0, 2]])
 
 
+def test_a_column_without_labels_harms_nobody_among_neighbours_either():
+    queries, scores, new = paired(0)
+    hidden = np.insert(scores, 1, np.nan, axis=1)
+    with_hole, without = fitted(hidden, queries), fitted(scores, queries)
+    asked = [queries[0], new[0], "nothing known"]
+    one, other = with_hole.predict(asked), without.predict(asked)
+
+    assert with_hole._neighbours is not None
+    assert np.isnan(one.prob[:, 1]).all()
+    assert np.isnan(one.std[:, 1]).all()
+    assert np.isnan(with_hole.column_score_).tolist() == [False, True, False, False]
+    assert np.allclose(other.prob, one.prob[:, [0, 2, 3]], atol=1e-5)
+    assert np.allclose(other.std, one.std[:, [0, 2, 3]], atol=1e-4)
+    assert np.allclose(without.oob_.prob, with_hole.oob_.prob[:, [0, 2, 3]], atol=1e-5)
+
+
+def test_a_text_that_was_met_keeps_what_columns_did_on_it_when_new_texts_keep_nothing():
+    queries, scores, new = paired(1)
+    predictor = fitted(scores, queries)
+    predictor.set_contrast(0.0)
+    met, unmet = predictor.predict(queries).prob, predictor.predict(new).prob
+    alike, own = unmet - unmet.mean(axis=1, keepdims=True), met - met.mean(axis=1, keepdims=True)
+
+    assert predictor._neighbours is not None
+    assert np.ptp(alike, axis=0).max() < 1e-6
+    assert np.corrcoef(own.ravel(), scores.ravel())[0, 1] > 0.5
+
+
+def test_a_text_that_was_met_keeps_more_than_a_new_one():
+    kept = []
+    for seed in range(4):
+        queries, scores, _ = paired(seed)
+        predictor = fitted(scores, queries)
+        kept.append((predictor.contrast, predictor._personal.contrast_met))
+    new, met = np.mean(kept, axis=0)
+
+    assert met > 0.9
+    assert new < 0.4
+
+
+def test_texts_that_came_again_are_out_of_the_bag_as_new_ones_are():
+    queries, scores, _ = paired(2)
+    predictor = fitted(scores, queries)
+
+    assert np.mean((predictor.predict(queries).prob - scores) ** 2) < 0.12
+    assert np.mean((predictor.oob_.prob - scores) ** 2) > 0.17
+
+
+def test_a_column_with_one_lucky_label_is_not_preferred_to_proven_ones():
+    queries, _ = topical(100)
+    scores = np.full((100, 2), np.nan)
+    scores[:, 0] = np.arange(100) % 2
+    scores[7, 1] = 1.0
+    predictor = fitted(scores, queries)
+
+    assert 0.5 == pytest.approx(predictor.column_score_[0])
+    assert 0.5 < predictor.column_score_[1] < 0.9
+
+
+@pytest.mark.parametrize("contrast", [0.0, 0.4, 1.0])
+def test_setting_the_contrast_moves_predictions_and_out_of_bag_estimates(contrast):
+    queries, topic = topical(120)
+    soft = 0.5 + 0.1 * np.column_stack([topic == 0, topic != 0])
+    predictor = fitted(soft, queries)
+    asked = [f"{t}, case x" for t in TOPICS]
+    predictor.set_contrast(1.0)
+    full, out_of_bag = predictor.predict(asked).prob, predictor.oob_
+    predictor.set_contrast(contrast)
+
+    def differences(prob, level):
+        return (prob[:, 0] - prob[:, 1]) - (level[..., 0] - level[..., 1])
+
+    level, elsewhere = predictor.column_score_, predictor.left_out_.column_score
+    assert contrast == predictor.contrast
+    assert np.allclose(
+        contrast * differences(full, level),
+        differences(predictor.predict(asked).prob, level),
+        atol=1e-9,
+    )
+    assert np.allclose(
+        contrast * differences(predictor.left_out_.prob, elsewhere),
+        differences(predictor.oob_.prob, elsewhere),
+        atol=1e-9,
+    )
+    assert np.abs(differences(full, level)).min() > 0.05
+    assert out_of_bag.std.tobytes() == predictor.oob_.std.tobytes()
+
+
+@pytest.mark.parametrize("contrast", [-0.1, 1.1, np.nan, np.inf])
+def test_a_contrast_that_is_no_share_is_refused(contrast):
+    predictor = fitted([[1.0, 0.0]] * 5)
+    before = predictor.contrast
+    with pytest.raises(ValueError) as error:
+        predictor.set_contrast(contrast)
+
+    assert f"contrast {contrast!r} is outside [0, 1]" in str(error.value)
+    assert before == predictor.contrast
+
+
+def test_the_contrast_of_a_stored_predictor_can_be_set_and_is_stored():
+    queries, scores, _ = paired(1)
+    back = SuccessPredictor.from_arrays(fitted(scores, queries).to_arrays())
+    back.set_contrast(0.25)
+    again = SuccessPredictor.from_arrays(back.to_arrays())
+
+    assert back.oob_ is None
+    assert 0.25 == again.contrast
+    assert predicted_bytes(back, queries[:5]) == predicted_bytes(again, queries[:5])
+
+
+def test_arrays_of_before_there_were_neighbours_predict_what_the_ridges_say():
+    queries, topic = topical(90)
+    scores = np.column_stack([topic == 0, np.full(90, np.nan), topic != 0]).astype(float)
+    predictor = fitted(scores, queries)
+    arrays = {
+        name: array
+        for name, array in predictor.to_arrays().items()
+        if name not in {"contrast", "column_score"} and not name.startswith("near_")
+    }
+    old = SuccessPredictor.from_arrays(arrays)
+    serving = old._serving
+    asked = [f"{t}, case x" for t in TOPICS]
+    components = serving.projection.apply([hash_text(text) for text in asked])
+    design = np.hstack([np.ones((3, 1)), components, np.zeros((3, 5))])
+    members = serving.ensemble.members(design)
+    found = old.predict(asked)
+
+    assert old._neighbours is None
+    assert np.isnan(found.prob[:, 1]).all()
+    assert np.allclose(
+        np.clip(members.mean(axis=1), 0, 1)[:, [0, 2]], found.prob[:, [0, 2]], atol=1e-5
+    )
+    assert np.allclose(
+        np.clip(members, 0, 1).std(axis=1)[:, [0, 2]], found.std[:, [0, 2]], atol=1e-5
+    )
+
+
+def test_a_large_call_does_not_hold_every_member_s_estimates_at_once():
+    rng = np.random.default_rng(0)
+    ensemble = RidgeEnsemble(rng.random((4, 50, 12)).astype(np.float32) / 4, 0.0)
+    design = rng.random((20_000, 4))
+    tracemalloc.start()
+    spread = ensemble.spread(design)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 16 * 2**20  # all members' would be 46 MiB
+    assert np.allclose(ensemble.members(design[-5:]).std(axis=1), spread[-5:], atol=1e-6)
+
+
 def test_no_queries_give_no_rows():
     predictor = fitted([[1.0, 0.0]] * 5)
 
@@ -175,6 +345,19 @@ def test_identical_texts_are_one_group_and_all_members_judge_them():
     assert np.allclose(predictor.predict(["same"]).prob[0], predictor.oob_.prob, atol=1e-6)
 
 
+@pytest.mark.parametrize("n_texts", [1, 9])
+def test_an_estimate_without_its_spread_has_the_same_bits(n_texts):
+    queries, scores, new = paired(0)
+    for predictor in (fitted(scores, queries), fitted([[0.5]] * 9)):
+        texts = [hash_text(text) for text in new[:n_texts]]
+        whole = predictor.predict_features(texts)
+        quick = predictor.predict_features(texts, spread=False)
+
+        assert whole.prob.tobytes() == quick.prob.tobytes()
+        assert np.isnan(quick.std).all()
+        assert not np.isnan(whole.std).any()
+
+
 def test_a_spread_falls_with_more_labels():
     queries, _ = topical(400)
     scores = (np.random.default_rng(1).random((400, 1)) < 0.5).astype(float)
@@ -199,11 +382,14 @@ def test_the_number_of_threads_does_not_change_a_bit():
         "import sys, hashlib, numpy as np\n"
         "from optllm_router.core.success import SuccessPredictor\n"
         "rng = np.random.default_rng(0)\n"
-        "texts = [' '.join(rng.choice(['red', 'blue', 'iron', 'salt', 'wood'], 9))"
-        " for _ in range(700)]\n"
-        "scores = (rng.random((700, 3)) < 0.5).astype(float)\n"
-        "p = SuccessPredictor(10).fit(texts, scores)\n"
-        "print(hashlib.sha256(p.to_arrays()['weights'].tobytes()).hexdigest())\n"
+        "words = [f'{a}{b}' for a in ('red', 'blue', 'iron') for b in 'abcdefghijklmnop']\n"
+        "texts = [' '.join(rng.choice(words, 9)) for _ in range(700)]\n"
+        "hard = np.array([('redc' in text) != ('ironf' in text) for text in texts])[:, None]\n"
+        "scores = (rng.random((700, 3)) < np.where(hard, 0.1, 0.9)).astype(float)\n"
+        "arrays = SuccessPredictor(10).fit(texts, scores).to_arrays()\n"
+        "assert 'near_places' in arrays\n"
+        "kept = b''.join(arrays[name].tobytes() for name in sorted(arrays))\n"
+        "print(hashlib.sha256(kept).hexdigest())\n"
     )
     root = Path(optllm_router.__file__).parents[1]
     digests = {
@@ -311,7 +497,11 @@ def test_one_text_instead_of_a_list_is_refused():
 
 
 def test_an_unfitted_predictor_says_so():
-    for ask in (lambda p: p.predict(["x"]), lambda p: p.to_arrays()):
+    for ask in (
+        lambda p: p.predict(["x"]),
+        lambda p: p.to_arrays(),
+        lambda p: p.set_contrast(0.5),
+    ):
         with pytest.raises(NotTrainedError) as error:
             ask(SuccessPredictor())
 

@@ -86,7 +86,7 @@ def test_a_plan_takes_what_destroy_and_repair_finds(trained):
 
 def test_a_searched_batch_keeps_to_its_budget(trained, client):
     router = trained(search="destroy_repair")
-    answers = router.complete_batch(TEXTS, policy=Budget(0.02), concurrency=1, max_tokens=50)
+    answers = router.complete_batch(TEXTS, policy=Budget(0.02), concurrency=1, max_tokens=200)
     spent = sum({"cheap": 150, "middling": 450, "dear": 1_500}[c.candidate] for c in client.calls)
 
     assert 24 == len(answers)

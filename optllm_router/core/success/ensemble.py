@@ -31,9 +31,9 @@ class RidgeEnsemble:
     ) -> tuple[Self, Bools]:
         """Fit every member on blocks of rows that are drawn with replacement.
 
-        Where every score is observed, a member is the mean of two fits on the same draw: of the
-        columns, and of the principal components of their scores, each of which is shrunk by as
-        much as it is noise (what columns have in common is easier to tell than how they differ).
+        Where all labelled columns are observed throughout, a member is the mean of two fits on the
+        same draw: of the columns, and of the principal components of their scores, each shrunk by
+        as much as it is noise (what columns have in common is easier to tell than how they differ).
 
         Returns: the ensemble, and which rows each member did not see, (n_members, n_rows).
         """
@@ -44,8 +44,10 @@ class RidgeEnsemble:
         drawn = draws.astype(np.float64)
         grams = BlockGrams(design, scores - centre, blocks)
         weights = grams.solve(drawn, choose_penalties(grams))
-        if scores.shape[1] > 1 and seen.all():
-            weights = (weights + _by_components(design, scores, blocks, drawn, centre)) / 2.0
+        labelled = np.flatnonzero(seen.any(axis=0))
+        if labelled.size > 1 and seen[:, labelled].all():
+            of_components = _by_components(design, scores[:, labelled], blocks, drawn, centre)
+            weights[:, :, labelled] = (weights[:, :, labelled] + of_components) / 2.0
         return cls(weights.astype(np.float32), centre), draws[:, blocks] == 0
 
     def members(self, design: Floats) -> NDArray[np.float32]:
@@ -57,14 +59,21 @@ class RidgeEnsemble:
 
     def spread(self, design: Floats) -> Floats:
         """Return the members' standard deviation, each cut to [0, 1]; (n_queries, n_columns)."""
-        members = self.members(design)
-        np.clip(members, 0.0, 1.0, out=members)
-        members -= members.mean(axis=1, keepdims=True)
-        members *= members
-        return np.asarray(np.sqrt(members.mean(axis=1)), dtype=np.float64)
+        found = np.empty((len(design), self.weights.shape[2]))
+        for start in range(0, len(design), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            members = self.members(design[rows])
+            np.clip(members, 0.0, 1.0, out=members)
+            members -= members.mean(axis=1, keepdims=True)
+            members *= members
+            found[rows] = np.sqrt(members.mean(axis=1))
+        return found
 
     def out_of_bag(self, design: Floats, out: Bools) -> SuccessEstimate:
-        """Average, per row, the members that did not see it; all members where none is left."""
+        """Average, per row, the members that did not see it; all members where none is left.
+
+        The means are not cut to [0, 1].
+        """
         use = out | ~out.any(axis=0)  # (n_members, n_rows)
         share = (use / use.sum(axis=0)).T.astype(np.float32)[:, None, :]
         mean = np.empty((len(design), self.weights.shape[2]))

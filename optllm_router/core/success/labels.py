@@ -25,8 +25,9 @@ class SuccessEstimate:
 class LeftOut:
     """Training rows' estimates without their own texts, before the columns' differences are shrunk.
 
-    All (n_queries, n_columns). `prob` is not cut to [0, 1]; `column_score` is what the columns
-    score on other texts.
+    All (n_queries, n_columns). `prob` is not cut to [0, 1]; `std` is the standard error that the
+    estimate would have if the text came again; `column_score` is what the columns score on other
+    texts.
     """
 
     prob: Floats

@@ -25,7 +25,7 @@ MAX_LANDMARKS = 2_000
 BANDWIDTHS = (2.0, 4.0, 8.0)
 STRENGTHS = (10.0, 3.0, 1.0, 0.3)
 AT_A_LANDMARK = 0.99
-"""Nearness from which on a text counts as met before."""
+"""Nearness above which a text counts as met before."""
 
 _ROWS_AT_ONCE = 1024  # whose nearness to every landmark is in memory at once
 
@@ -111,12 +111,13 @@ class Neighbours:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class FittedNeighbours:
     """Neighbours (None where they do not help) and what they make of the labelled rows.
 
-    `left_out` (n_rows, n_columns) is every row's estimate without its text; `met_again` is that
-    without its own labels alone, as if the text came again; `met` (n_rows,) tells the rows that lie
-    where another one does.
+    `left_out` (n_rows, n_columns) is every row's estimate without the labels of its text at its
+    place; `met_again` is that without its own labels alone, as if the text came again; `met`
+    (n_rows,) tells the rows that lie where another one does that is at a landmark. Without
+    neighbours the estimates are the prior and no row is met.
     """
 
     neighbours: Neighbours | None
@@ -125,7 +126,7 @@ class Judged:
     met: Bools
 
 
-def fit_neighbours(places: Floats, scores: Floats, texts: Ints, prior: Floats) -> Judged:
+def fit_neighbours(places: Floats, scores: Floats, texts: Ints, prior: Floats) -> FittedNeighbours:
     """Choose bandwidth and strength, leaving out a row's text when the row is predicted.
 
     Args:
@@ -134,8 +135,9 @@ def fit_neighbours(places: Floats, scores: Floats, texts: Ints, prior: Floats) -
         texts: (n_rows,), equal for equal texts.
         prior: (n_rows, n_columns), estimates that did not see the row's text.
 
-    Ties go to the stronger prior, then to the wider kernel. Of more than `MAX_LANDMARKS` distinct
-    places some are taken, evenly spread over the rows, and so are the rows that judge.
+    Ties go to the prior as it is, then to the wider kernel, then to the stronger prior. Of more
+    than `MAX_LANDMARKS` distinct places with a label some are taken, evenly spread over the rows,
+    and so are the rows that judge.
     """
     labelled = _Labelled.of(places, scores, texts)
     rows = evenly(len(places))
@@ -148,9 +150,9 @@ def fit_neighbours(places: Floats, scores: Floats, texts: Ints, prior: Floats) -
             if error < best:
                 best, chosen = error, replace(tried, strength=strength)
     if chosen is None:
-        return Judged(None, prior, prior, np.zeros(len(prior), dtype=np.bool_))
+        return FittedNeighbours(None, prior, prior, np.zeros(len(prior), dtype=np.bool_))
     left_out, again, met = labelled.sums(chosen, np.arange(len(places)))
-    return Judged(
+    return FittedNeighbours(
         neighbours=chosen,
         left_out=drawn(prior, left_out, chosen.strength),
         met_again=drawn(prior, again, chosen.strength),
@@ -178,11 +180,13 @@ class _Labelled:
     def of(cls, places: Floats, scores: Floats, texts: Ints) -> Self:
         at = places.astype(np.float16).astype(np.float32)  # as it is stored
         first, number = _distinct(at)
-        kept = np.argsort(first)[evenly(first.size)]
+        seen, known = (~np.isnan(scores)).astype(np.float64), np.nan_to_num(scores)
+        labels = _added(np.stack([seen, known, known**2]), number)
+        taught = np.argsort(first)
+        taught = taught[labels[0, taught].any(axis=1)]
+        kept = taught[evenly(taught.size)]
         position = np.full(first.size, -1, dtype=np.int64)
         position[kept] = np.arange(kept.size)
-        seen, known = (~np.isnan(scores)).astype(np.float64), np.nan_to_num(scores)
-        labels = _added(np.stack([seen, known, known**2]), number)[:, kept]
         own = np.stack([seen, known])
         _, text = _distinct(np.column_stack([texts, number]))
         return cls(
@@ -191,26 +195,34 @@ class _Labelled:
             own=own,
             same=_added(own, text)[:, text],
             places=at[first[kept]],
-            labels=np.ascontiguousarray(labels, dtype=np.float32),
+            labels=np.ascontiguousarray(labels[:, kept], dtype=np.float32),
         )
 
     def sums(self, neighbours: Neighbours, rows: Ints) -> tuple[Floats, Floats, Bools]:
         """Weight and sum, (2, n_rows, n_columns), of other texts' labels and of other rows'.
 
-        And which rows lie where another row does, (n_rows,).
+        And which rows lie where another row with a label does, (n_rows,). What lies at a row's own
+        landmark is added apart, so that no rounding leaves something of many labels of its own.
         """
         every = np.empty((2, rows.size, self.own.shape[2]))
         near = np.empty(rows.size, dtype=np.int64)
+        home = self.landmark[rows]
+        mine = home >= 0
         for part in slabs(rows.size):
             nearness = neighbours.nearness(self.at[rows[part]])
-            every[:, part] = nearness @ self.labels[:2]
             near[part] = (nearness > AT_A_LANDMARK).sum(axis=1)
-        mine = self.landmark[rows] >= 0
-        rows_at = np.bincount(self.landmark[self.landmark >= 0], minlength=len(self.places))
-        alone = mine & (rows_at[self.landmark[rows]] == 1)
+            nearness[np.flatnonzero(mine[part]), home[part][mine[part]]] = 0.0
+            every[:, part] = nearness @ self.labels[:2]
+        every += self.labels[:2, home] * mine[:, None]
         left_out = every - self.same[:, rows] * mine[:, None]
         again = every - self.own[:, rows] * mine[:, None]
-        return np.maximum(left_out, 0.0), np.maximum(again, 0.0), near > alone
+        return np.maximum(left_out, 0.0), np.maximum(again, 0.0), near > self._alone(rows)
+
+    def _alone(self, rows: Ints) -> Bools:
+        """Tell the rows, (n_rows,), that have a landmark to which no other row has a label."""
+        taught, mine = self.own[0].any(axis=1), self.landmark >= 0
+        rows_at = np.bincount(self.landmark[taught & mine], minlength=len(self.places))
+        return np.asarray(mine[rows] & (rows_at[self.landmark[rows]] == taught[rows]))
 
 
 def slabs(n: int) -> Iterator[slice]:

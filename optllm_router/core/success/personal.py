@@ -18,6 +18,7 @@ import numpy as np
 from optllm_router.records import Bools, Floats, Ints
 
 NOTHING = 1e-12
+CORRECTION_STRENGTH = 5.0  # queries without any error that a correction is drawn towards
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +46,9 @@ class Personal:
         (`scores_elsewhere`): by their scores on all, a query would be judged by its own labels.
         """
         new = np.zeros(len(estimates), dtype=np.bool_)
-        return self.of(estimates, new) + (1.0 - self.contrast) * (elsewhere - self.column_score)
+        moved = elsewhere - self.column_score
+        moved -= self.common(elsewhere)
+        return self.of(estimates, new) + (1.0 - self.contrast) * moved
 
     def common(self, estimates: Floats) -> Floats:
         """Return what a query does to all labelled columns, (n_queries, 1)."""
@@ -59,7 +62,8 @@ def column_scores(estimates: Floats, scores: Floats) -> Floats:
 
     Queries that a column did not answer count by their estimate, corrected by the mean error on
     those it did: a column that was asked for hard queries only is not a bad one (the augmented
-    estimate of Robins, Rotnitzky & Zhao, JASA 89, 1994). With all observed it is the plain mean.
+    estimate of Robins, Rotnitzky & Zhao, JASA 89, 1994). The correction is shrunk, lest one lucky
+    answer make a column the best of all. With all observed it is the plain mean.
 
     Args:
         estimates: (n_queries, n_columns), of each query without its own labels.
@@ -67,8 +71,9 @@ def column_scores(estimates: Floats, scores: Floats) -> Floats:
     """
     seen = ~np.isnan(scores)
     n = seen.sum(axis=0)
-    error = np.where(seen, scores - estimates, 0.0).sum(axis=0) / np.maximum(n, 1)
-    return np.where(n > 0, estimates.mean(axis=0) + error, np.nan)
+    error = np.where(seen, scores - estimates, 0.0).sum(axis=0)
+    unseen = (len(scores) - n) * error / (n + CORRECTION_STRENGTH)
+    return np.where(n > 0, estimates.mean(axis=0) + (error + unseen) / len(scores), np.nan)
 
 
 def scores_elsewhere(estimates: Floats, scores: Floats, fold: Ints) -> Floats:

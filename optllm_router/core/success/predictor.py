@@ -93,7 +93,8 @@ class SuccessPredictor:
         ValueError: fewer than 2 members, a negative seed or number of components.
 
     Attributes:
-        oob_: the training rows' estimates, each from members that did not see the row's text.
+        oob_: the training rows' estimates as of new texts, each from members that did not see the
+            row's text and from labels that are not its own.
         left_out_: the same before the columns' differences are shrunk; not kept by `to_arrays`.
         n_labels_: observed labels per column, shape (n_columns,).
     """
@@ -222,13 +223,14 @@ class SuccessPredictor:
         serving, near = self._fitted(), self._neighbours
         rest = self._traits.of(checked_tasks(tasks, len(texts)), shapes)
         projection = serving.projection
-        prob, components = projection.times(texts, serving.per_bucket, projection.axes)
+        axes = [projection.axes] if spread or near is not None else []
+        prob, *components = projection.times(texts, serving.per_bucket, *axes)
         prob += rest @ serving.of_rest
         prob += serving.centre
-        std = serving.ensemble.spread(_design(components, rest)) if spread else None
+        std = serving.ensemble.spread(_design(components[0], rest)) if spread else None
         met = np.zeros(len(texts), dtype=np.bool_)
         if near is not None:
-            prob, met = near.estimate(self._places(components, rest), prob, std)
+            prob, met = near.estimate(self._places(components[0], rest), prob, std)
         shrunk = np.clip(self._personal.of(prob, met), 0.0, 1.0)
         unknown = np.full(prob.shape, np.nan)
         std = unknown if std is None else np.minimum(std, MOST_SPREAD)
@@ -297,6 +299,8 @@ class SuccessPredictor:
         weights = np.asarray(arrays["weights"], dtype=np.float32)
         ensemble = RidgeEnsemble(weights, float(arrays["centre"]))
         predictor._serving = _Serving.of(ensemble, Projection.from_arrays(arrays))
+        level = np.where(predictor.n_labels_ > 0, 0.0, np.nan)
+        predictor._personal = Personal(level)  # where nothing is shrunk any level will do
         if "contrast" in arrays:  # there were neither neighbours nor shrinking at first
             score = np.asarray(arrays["column_score"], dtype=np.float64)
             kept = np.asarray(arrays["contrast"], dtype=np.float64).tolist()

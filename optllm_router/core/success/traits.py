@@ -20,7 +20,7 @@ SHAPE_SCALE = 0.5
 N_SHAPES = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Traits:
     """The tasks that have an indicator, the most frequent ones first, and the mean shape (5,)."""
 
