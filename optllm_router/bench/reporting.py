@@ -7,27 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from optllm_router.bench.figures import COMPARED, FIGURES, HEADLINE
 from optllm_router.bench.html.numerals import decimals_of
-from optllm_router.bench.records import (
-    COMPARED,
-    FIGURES,
-    ExtraTable,
-    Reliability,
-    Report,
-    Row,
-    Run,
-    Single,
-)
+from optllm_router.bench.records import ExtraTable, Reliability, Report, Row, Run, Single
 from optllm_router.core.evaluation import Interval
 
-SHOWN = (
-    "saving_crossfit",
-    "shortfall_crossfit",
-    "saving_at_best",
-    "max_accuracy",
-    "budget_area",
-    "overspend",
-)
 POLICY_FIGURES = (
     "target_shortfall",
     "target_missed",
@@ -38,7 +22,7 @@ POLICY_FIGURES = (
 QUALITY_FIGURES = ("ece", "ece_pooled", "brier", "log_loss", "cost_error", "cost_error_per_query")
 FRONT_FIGURES = ("aiq", "qnc", "igd", "igd_plus", "hypervolume", "spread")
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Realised curves": SHOWN,
+    "Realised curves": HEADLINE,
     "Policies": POLICY_FIGURES,
     "Estimates": QUALITY_FIGURES,
     "Areas and fronts": FRONT_FIGURES,
@@ -260,30 +244,40 @@ def _calibrations(report: Report) -> Iterator[ExtraTable]:
 def _against(report: Report) -> Iterator[ExtraTable]:
     for n in report.n_test:
         own = [row for row in report.rows if row.n_labelled == n and row.against_zero]
-        names = [name for name in SHOWN if any(name in row.against_zero for row in own)]
-        kind, note = _kinds({row.router: row.against_kinds for row in own}, names)
+        names = [name for name in HEADLINE if any(name in row.against_zero for row in own)]
         if own:
-            yield ExtraTable(
-                title=f"Difference from the zero-router, paired, {n:,} labelled, "
-                f"{_seeds(report.n_seeds)}{kind}",
-                header=("router", *(FIGURES[name].label for name in names)),
-                rows=_cells({row.router: row.against_zero for row in own}, names, "+"),
-                note=note,
-            )
+            figures = {row.router: row.against_zero for row in own}
+            kinds = {row.router: row.against_kinds for row in own}
+            title = f"Difference from the zero-router, paired, {n:,} labelled"
+            yield _differences(report, title, "router", names, (figures, kinds))
 
 
 def _rivals(report: Report) -> Iterator[ExtraTable]:
     for n in report.n_test:
         found = report.rivals(n)
         if found:
-            kind, note = _kinds({one.router: one.kinds for one in found}, COMPARED)
-            yield ExtraTable(
-                title=f"Ours against each other router, paired, {n:,} labelled, "
-                f"{_seeds(report.n_seeds)}{kind}",
-                header=("ours minus", *(FIGURES[name].label for name in COMPARED)),
-                rows=_cells({one.router: one.figures for one in found}, COMPARED, "+"),
-                note=note,
-            )
+            figures = {one.router: one.figures for one in found}
+            kinds = {one.router: one.kinds for one in found}
+            title = f"Ours against each other router, paired, {n:,} labelled"
+            yield _differences(report, title, "ours minus", COMPARED, (figures, kinds))
+
+
+def _differences(
+    report: Report,
+    title: str,
+    corner: str,
+    names: Sequence[str],
+    found: tuple[Mapping[str, Mapping[str, Interval]], Mapping[str, Mapping[str, str]]],
+) -> ExtraTable:
+    """A table of paired differences; `found` are they and their intervals' kinds, by router."""
+    figures, kinds = found
+    kind, note = _kinds(kinds, names)
+    return ExtraTable(
+        title=f"{title}, {_seeds(report.n_seeds)}{kind}",
+        header=(corner, *(FIGURES[name].label for name in names)),
+        rows=_cells(figures, names, "+"),
+        note=note,
+    )
 
 
 def interval_text(found: Interval | None, sign: str = "", decimals: int = 3) -> str:

@@ -7,21 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from optllm_router.bench.figures import FIGURES, HEADLINE, RESAMPLED
 from optllm_router.bench.names import OURS
 from optllm_router.bench.papers import metallm, optllm
 from optllm_router.bench.problem import Problem, SplitKind, split
 from optllm_router.bench.protocol import run
 from optllm_router.bench.realised import judged
-from optllm_router.bench.records import (
-    FIGURES,
-    HEADLINE,
-    RESAMPLED,
-    Against,
-    Report,
-    Row,
-    Run,
-    Single,
-)
+from optllm_router.bench.records import Against, Report, Row, Run, Single
 from optllm_router.bench.routers import (
     alike,
     forest,

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optllm_router.bench.figures import FIGURES, HEADLINE
 from optllm_router.bench.html import render_html, render_tables_html
 from optllm_router.bench.html.curves import mean_curve
 from optllm_router.bench.html.fronts import close_up, fronts_of, whole_window
@@ -32,8 +33,6 @@ from optllm_router.bench.html.reliability import pooled
 from optllm_router.bench.html.scales import Scale, extent, linear_ticks, log_ticks, wants_log
 from optllm_router.bench.html.style import DARK, LIGHT
 from optllm_router.bench.records import (
-    FIGURES,
-    HEADLINE,
     Against,
     Drawn,
     ExtraTable,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from optllm_router.bench import realised
+from optllm_router.bench.figures import FIGURES, HEADLINE, RESAMPLED
 from optllm_router.bench.policies import N_AMOUNTS, asked_of, policy_figures
 from optllm_router.bench.problem import Split, split
 from optllm_router.bench.protocol import run
 from optllm_router.bench.realised import MAX_RESAMPLED_POINTS, every, judged
-from optllm_router.bench.records import FIGURES, HEADLINE, RESAMPLED
 from optllm_router.bench.routing import Routed, Terms, routed_by
 from optllm_router.bench.walks import FrontWalk, MixWalk, choices_walk
 from optllm_router.core.evaluation import best_single, bootstrap_weights, ece

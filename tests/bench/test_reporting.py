@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from optllm_router.bench.records import FIGURES, HEADLINE, Against, ExtraTable
+from optllm_router.bench.figures import FIGURES, HEADLINE
+from optllm_router.bench.records import Against, ExtraTable
 from optllm_router.bench.reporting import GROUPS, as_dict, interval_text, report_tables
 from optllm_router.bench.routing import Terms
 from optllm_router.bench.study import Plan, evaluate

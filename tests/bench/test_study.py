@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from optllm_router.bench.figures import FIGURES, HEADLINE, RESAMPLED
 from optllm_router.bench.names import FAST_ROUTERS
 from optllm_router.bench.problem import split
-from optllm_router.bench.records import FIGURES, HEADLINE, RESAMPLED, Drawn, Run
+from optllm_router.bench.records import Drawn, Run
 from optllm_router.bench.routing import Terms
 from optllm_router.bench.study import Plan, evaluate, known_routers, ours_against, rows_of
 from optllm_router.core.evaluation import t_interval

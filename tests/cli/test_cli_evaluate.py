@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optllm_router.bench.records import FIGURES
+from optllm_router.bench.figures import FIGURES
 from optllm_router.cli.evaluating import command_line
 from optllm_router.cli.many_values import is_router, repeated
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from optllm_router.bench.figures import FIGURES, HEADLINE, Figure
 from optllm_router.bench.html.drawing import Named, line, svg, tick_number, words, x_axis
 from optllm_router.bench.html.labels import Box, shortened
 from optllm_router.bench.html.looks import Look, marker
@@ -12,7 +13,7 @@ from optllm_router.bench.html.markup import Safe, tag, together
 from optllm_router.bench.html.numerals import NOTHING, count, interval_text, number
 from optllm_router.bench.html.scales import Scale, extent
 from optllm_router.bench.html.tables import BETTER
-from optllm_router.bench.records import FIGURES, HEADLINE, Figure, Report, Row
+from optllm_router.bench.records import Report, Row
 from optllm_router.core.evaluation import Interval
 
 _WIDTH, _ROW = 360.0, 21.0

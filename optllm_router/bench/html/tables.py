@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from optllm_router.bench.figures import COMPARED, FIGURES, HEADLINE, Figure
 from optllm_router.bench.html.looks import ORACLE
 from optllm_router.bench.html.markup import Safe, tag, together
 from optllm_router.bench.html.numerals import (
@@ -21,17 +22,7 @@ from optllm_router.bench.html.numerals import (
     signed,
     usd,
 )
-from optllm_router.bench.records import (
-    COMPARED,
-    FIGURES,
-    HEADLINE,
-    Against,
-    ExtraTable,
-    Figure,
-    Report,
-    Row,
-    Single,
-)
+from optllm_router.bench.records import Against, ExtraTable, Report, Row, Single
 from optllm_router.core.evaluation import Interval
 
 BETTER = {"higher": "↑ higher is better", "lower": "↓ lower is better"}
