@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from optllm_router.config import CandidateSettings, Config, load_config
+    from optllm_router.core.embedding import Embedder
     from optllm_router.core.front import ParetoFront, pareto_front
     from optllm_router.core.planning import Plan
     from optllm_router.core.policy import (
@@ -57,6 +58,7 @@ _HOMES = {
     "Config": "config",
     "ConfigError": "errors",
     "Contains": "grading",
+    "Embedder": "core.embedding",
     "Exact": "grading",
     "Fixed": "core.policy",
     "InfeasiblePolicyError": "errors",
@@ -91,6 +93,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Contains",
+    "Embedder",
     "Exact",
     "Fixed",
     "InfeasiblePolicyError",

@@ -15,7 +15,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,17 @@ CHILD_TIMEOUT_S = 900.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefitSettings:
-    """How to fit: the first publication needs `min_labels` graded answers."""
+    """How to fit: the first publication needs `min_labels` graded answers.
+
+    `n_dimensions` is how many numbers the router's embeddings have, 0 for none: others in the log
+    are not looked at, since no query will have them.
+    """
 
     kind: PredictorKind = "ridge"
     n_bootstraps: int = 50
     seed: int = 0
     min_labels: int = 50
+    n_dimensions: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,7 @@ def refit(store: Store, candidates: Sequence[Candidate], settings: RefitSettings
     """Fit on everything the log holds of these candidates, and publish when it is not worse."""
     rows = store.training_rows()
     columns = tuple(candidate.name for candidate in candidates)
-    training = training_set(_worth_fitting(rows), candidates)
+    training = _embedded(training_set(_worth_fitting(rows), candidates), settings.n_dimensions)
     n_labels = int((~np.isnan(training.scores)).sum())
     if n_labels < max(settings.min_labels, 1):
         return RetrainReport(
@@ -94,6 +99,15 @@ def refit(store: Store, candidates: Sequence[Candidate], settings: RefitSettings
         "fitted_until": max(row.scored_at for row in rows if row.scored_at).isoformat(),
     }
     return _publish(store, snapshot, metrics, worse)
+
+
+def _embedded(training: TrainingSet, n_dimensions: int) -> TrainingSet:
+    """A training set without embeddings of another length, see `RefitSettings`."""
+    texts = [
+        text if text.dense is None or text.dense.size == n_dimensions else replace(text, dense=None)
+        for text in training.texts
+    ]
+    return replace(training, texts=texts)
 
 
 def _worth_fitting(rows: Sequence[TrainingRow]) -> list[TrainingRow]:

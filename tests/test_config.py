@@ -186,6 +186,7 @@ def test_defaults_are_the_documented_ones():
         "search": "exact",
         "predictor": {"kind": "ridge", "n_bootstraps": 50, "seed": 0},
         "graders": {},
+        "embedder": None,
         "feature_key": b"",
     }
     assert config.policy == PolicySettings(kind="knee")
@@ -406,7 +407,7 @@ def test_an_unknown_key_names_the_nearest_one_and_its_line(write):
         (
             "optllm.toml:2: unknown key `rout_models`, did you mean `route_models`? (valid here: "
             "candidates, default, store, policy, route_models, mode, search, prompts, "
-            "durability, budgets, retrain, predictor, graders)"
+            "durability, budgets, retrain, predictor, embedder, graders)"
         )
     ]
 
@@ -820,6 +821,33 @@ def test_a_store_that_is_no_address_is_refused():
             '"sqlite:///optllm.db"'
         )
     ]
+
+
+def test_an_embedder_is_a_path_in_the_file_and_itself_in_code(write):
+    class Model:
+        encode = staticmethod(len)
+
+    path = write('embedder = "my.models:shelf.small"\ndefault = "a"\n' + TWO)
+    model = Model()
+
+    assert "my.models:shelf.small" == load_config(path).embedder
+    assert model is load_config(path, embedder=model).embedder
+    assert len is make_config(candidates="a", embedder=len).embedder
+    assert make_config(candidates="a").embedder is None
+
+
+@pytest.mark.parametrize("embedder", ["sentence-transformers/all-MiniLM-L6-v2", "my.models", 7, {}])
+def test_what_is_no_embedder_is_refused_with_the_way_to_write_it(embedder):
+    (line,) = wrong_arguments(candidates="a", embedder=embedder)
+
+    assert line.startswith("argument `embedder`: `embedder`")
+    assert 'an embedder is written as "package.module:name" of a function' in line
+
+
+def test_the_starters_embedder_loads_once_uncommented(write):
+    text = starter_toml(["a"]).replace("# embedder = ", "embedder = ")
+
+    assert "my_module:embed" == load_config(write(text)).embedder
 
 
 def test_an_unknown_argument_names_the_nearest():

@@ -16,6 +16,7 @@ ALLOWED = {
     "dispatch/deciding.py:Decider._shadowed": "the same in shadow mode: what was asked answers",
     "dispatch/prepare.py:prepare_batch": "the same for a batch: its items are decided singly",
     "dispatch/calls.py:_Call._read": "an answer that we cannot read is the caller's all the same",
+    "dispatch/embedding.py:Embeddings._embed": "the user's embedder; queries go on without",
     "dispatch/journal.py:Journal.write": "a log that fails costs nobody an answer; it is repeated",
     "router/engine.py:Engine._try_out": "what a decision will need, done early, on no one's call",
     "router/housekeeping.py:_keep": "the refit worker: serving goes on with the old predictor",
@@ -26,6 +27,9 @@ ALLOWED = {
     "dispatch/effects.py:arun": "the same, awaited",
     "dispatch/workers.py:run_batch": "an item's exception stands in its place, interrupts pass",
     "dispatch/workers.py:arun_batch": "an item's exception stands in its place",
+    "dispatch/embedding.py:_imported": "at the start: the user's module, as a ConfigError",
+    "dispatch/embedding.py:_on_a_thread": "at the start: whoever waits for the rows gets it",
+    "dispatch/embedding.py:_measured": "at the start: the user's embedder, as a ConfigError",
     "router/store_thread.py:_on_its_own": "whoever waits for the result gets the exception",
     # Clean-ups: raised again once what has to be written or released is.
     "dispatch/calls.py:_Call.converse": "the failed attempt is logged first",

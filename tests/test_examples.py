@@ -17,6 +17,7 @@ SAYS = {
     "batch_budget": ["Probe: 420 calls", "Fit: published True", "spent, 0."],
     "async_calls": ["8 calls at once", "a batch: 15 of 15 answered", "24 calls, $"],
     "own_grader": ["task 'sums': 10 of 10 answers graded, mean score 0.", "probe: openai/"],
+    "embedder": ["Brier score with hashed features only: 0.", "embeddings beside them: 0."],
     "langchain_chain": ["served by openai/simulated-large", "score in the log: 1.0"],
     "privacy": [
         "prompt in the log: None",

@@ -25,6 +25,7 @@ from pydantic import (
 from optllm_router.config.values import (
     CandidateArguments,
     Duration,
+    EmbedderSetting,
     FunctionPath,
     KeyVariable,
     Number,
@@ -249,7 +250,8 @@ class Config(Settings):
 
     `policy` holds `PolicySettings`, or the policy object that was passed in code; see
     `build_policy`. `feature_key` keys the hash of texts and comes from the environment or from
-    code, never from a file.
+    code, never from a file. `embedder` is its path, "package.module:name", or in code itself: see
+    `core.embedding`; predictors of the kind "forest" do not look at embeddings.
     """
 
     candidates: tuple[CandidateSettings, ...]
@@ -264,6 +266,7 @@ class Config(Settings):
     budgets: tuple[UnsupportedBudget, ...] = ()
     retrain: RetrainSettings = RetrainSettings()
     predictor: PredictorSettings = PredictorSettings()
+    embedder: EmbedderSetting = Field(default=None, repr=False)
     graders: dict[str, GraderSettings] = Field(default_factory=dict)
     feature_key: Secret = Field(default=b"", repr=False)
 

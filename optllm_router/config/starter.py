@@ -14,6 +14,7 @@ default = {default}    # answers while there is nothing learned, and when we can
 route_models = []    # calls naming these (and "auto") are routed; other names are called as given
 mode = "route"       # or "shadow": call what was asked, log what we would have done
 prompts = "features" # what is kept of a text: none | hash | features | full
+# embedder = "my_module:embed" # texts to vectors, by your own model; forests do not look at them
 
 [policy]             # where to stand between the cheapest and the most accurate
 kind = "knee"

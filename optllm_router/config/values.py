@@ -18,6 +18,7 @@ _CALL_ARGUMENTS = frozenset(
 )
 _REROUTING = frozenset(("fallbacks", "context_window_fallback_dict", "model_list"))
 _LIMITS = ("n", "max_tokens", "max_completion_tokens", "max_output_tokens")
+FUNCTION_PATH = r"^[\w.]+:[\w.]+$"
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -54,6 +55,18 @@ def _key_variable(value: object) -> object:
     raise ValueError(
         "`api_key_env` is the name of an environment variable, not a key: write "
         'api_key_env = "OPENAI_API_KEY" and set that variable where the router runs'
+    )
+
+
+def _embedder(value: object) -> object:
+    """Check that an embedder is given by its path or, in code, as itself; it is called later."""
+    is_path = isinstance(value, str) and re.fullmatch(FUNCTION_PATH, value) is not None
+    is_itself = callable(getattr(value, "encode", value)) and not isinstance(value, str | bytes)
+    if value is None or is_path or is_itself:
+        return value
+    raise ValueError(
+        'an embedder is written as "package.module:name" of a function (texts) -> vectors or of an '
+        "object with such a method `encode`; in code it is that function or object"
     )
 
 
@@ -113,5 +126,6 @@ Secret = Annotated[bytes, BeforeValidator(_bytes)]
 KeyVariable = Annotated[str | None, BeforeValidator(_key_variable)]
 CandidateArguments = Annotated[dict[str, Any], BeforeValidator(_candidate_arguments)]
 RegexGroup = Annotated[Any, BeforeValidator(_group)]
-FunctionPath = Annotated[str, Strict(), Field(pattern=r"^[\w.]+:[\w.]+$")]
+FunctionPath = Annotated[str, Strict(), Field(pattern=FUNCTION_PATH)]
+EmbedderSetting = Annotated[Any, BeforeValidator(_embedder)]
 UnsupportedBudget = Annotated[Any, BeforeValidator(_no_budgets)]

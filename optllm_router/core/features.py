@@ -8,11 +8,14 @@ over the text's bytes: a 400-character prompt takes about 0.1 ms.
 The hash is a polynomial over the bytes, finished by multiplication (Dietzfelbinger et al.,
 "A reliable randomized algorithm for the closest-pair problem", 1997: multiply-shift). `salt` keys
 it, so that stored features of two differently keyed logs have nothing in common.
+
+An embedding, where the user brings an embedder (`embedding`), travels beside the hashed features;
+it is not salted.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -30,8 +33,11 @@ if TYPE_CHECKING:
 N_FEATURES_LOG2 = 14
 N_FEATURES = 1 << N_FEATURES_LOG2
 FEATURE_VERSION = 1
+DENSE_VERSION = 2
+"""The first byte of packed features that hold an embedding, too."""
 CLIP_CHARACTERS = 1_000
 
+_SIZE_BYTES = 4
 _BYTE_GRAMS = (3, 4, 5)
 _BASE = 0x9E3779B97F4A7C15  # odd, so that powers have inverses modulo 2**64
 _FINISH = 0xD6E8FEB86659FD93
@@ -41,10 +47,14 @@ _MAX_BYTES = 4 * 2 * CLIP_CHARACTERS + 8
 
 @dataclass(frozen=True, slots=True)
 class SparseText:
-    """One text's features: ascending bucket numbers and their values, of unit Euclidean length."""
+    """One text's features: ascending bucket numbers and their values, of unit Euclidean length.
+
+    `dense` is its embedding, (n_dimensions,), of unit length; None where it has none.
+    """
 
     indices: NDArray[np.uint16]
     values: NDArray[np.float32]
+    dense: NDArray[np.float32] | None = None
 
 
 def clip_text(text: str) -> str:
@@ -84,18 +94,41 @@ def feature_matrix(texts: Sequence[SparseText]) -> csr_matrix:
 
 
 def pack(text: SparseText) -> bytes:
-    """Serialise features for the log: a version byte, indices, values in half precision."""
-    indices, values = text.indices.astype("<u2"), text.values.astype("<f2")
-    return bytes([FEATURE_VERSION]) + indices.tobytes() + values.tobytes()
+    """Serialise features for the log: a version byte, indices, values in half precision.
+
+    An embedding stands before the indices: its number of dimensions (32 bits, the lowest byte
+    first), then itself in half precision.
+    """
+    sparse = text.indices.astype("<u2").tobytes() + text.values.astype("<f2").tobytes()
+    if text.dense is None:
+        return bytes([FEATURE_VERSION]) + sparse
+    size = text.dense.size.to_bytes(_SIZE_BYTES, "little")
+    return bytes([DENSE_VERSION]) + size + text.dense.astype("<f2").tobytes() + sparse
 
 
 def unpack(packed: bytes) -> SparseText | None:
     """Read features back; None when damaged or packed by another version of the features."""
-    if not packed or packed[0] != FEATURE_VERSION or (len(packed) - 1) % 4:
+    if packed[:1] == bytes([FEATURE_VERSION]):
+        return _unpacked_sparse(packed[1:])
+    if packed[:1] != bytes([DENSE_VERSION]):
         return None
-    n = (len(packed) - 1) // 4
-    indices = np.frombuffer(packed, dtype="<u2", count=n, offset=1).astype(np.uint16)
-    values = np.frombuffer(packed, dtype="<f2", count=n, offset=1 + 2 * n).astype(np.float32)
+    start = 1 + _SIZE_BYTES
+    end = start + 2 * int.from_bytes(packed[1:start], "little")
+    if not start < end <= len(packed):
+        return None
+    sparse = _unpacked_sparse(packed[end:])
+    dense = np.frombuffer(packed[start:end], dtype="<f2").astype(np.float32)
+    if sparse is None or not np.isfinite(dense).all():
+        return None
+    return replace(sparse, dense=dense)
+
+
+def _unpacked_sparse(packed: bytes) -> SparseText | None:
+    if len(packed) % 4:
+        return None
+    n = len(packed) // 4
+    indices = np.frombuffer(packed, dtype="<u2", count=n).astype(np.uint16)
+    values = np.frombuffer(packed, dtype="<f2", count=n, offset=2 * n).astype(np.float32)
     if n and (indices.max() >= N_FEATURES or not np.isfinite(values).all()):
         return None
     return SparseText(indices, values)

@@ -10,7 +10,7 @@ The estimate is the members' weighted mean, its uncertainty their unweighted sta
 Where this differs, and why:
 
 - The text's features are principal components of our hashed text, not averaged word vectors, which
-  would be a download of gigabytes. Task and shape are not looked at, as published.
+  would be a download of gigabytes. Task, shape and embedding are not looked at, as published.
 - Members resample distinct texts and the halves are split between distinct texts (both at random),
   so that a text never stands on both sides. Where all texts differ that is the published way.
 - A label that is not observed is left out of its column. Labels between 0 and 1 count as two rows,
@@ -78,9 +78,11 @@ class ForestPredictor:
         n_labels_: observed labels per column, shape (n_columns,).
         weights_: the members' weights, shape (n_bootstraps,); they sum to 1.
         tasks_: empty, since tasks are not looked at.
+        n_dimensions_: 0, since embeddings are not looked at.
     """
 
     tasks_: tuple[str, ...] = ()
+    n_dimensions_ = 0
 
     def __init__(  # noqa: PLR0913  # the published method has as many settings
         self,

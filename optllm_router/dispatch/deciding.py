@@ -116,7 +116,9 @@ class Decider:
         self, state: RouterState, requests: Sequence[Request], *, spread: bool = False
     ) -> tuple[Estimates, list[SparseText]]:
         """Estimate requests at every candidate of the state; `std` only with `spread`."""
-        texts = [state.privacy.sparse(request.query.text) for request in requests]
+        texts = [
+            state.privacy.sparse(request.query.text, request.embedding) for request in requests
+        ]
         queries = [request.query for request in requests]
         return state.estimator.estimate(queries, texts, spread=spread), texts
 

@@ -80,7 +80,7 @@ class Entries:
     def decision(self, *, served: str | None) -> Decision:
         """The decision, with as much of the text as the privacy level keeps."""
         request, decided, query = self.request, self.decided, self.request.query
-        kept = self.state.privacy.keep(query.text, decided.features)
+        kept = self.state.privacy.keep(query.text, decided.features, request.embedding)
         return Decision(
             id=self.decision_id,
             created_at=self.started_at,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from optllm_router.core.embedding import Dense
 from optllm_router.core.features import SparseText, hash_text, pack, salt_of, text_key
 from optllm_router.records import Candidate, Prompts
 
@@ -35,17 +36,23 @@ class Privacy:
     level: Prompts
     key: bytes = b""
 
-    def sparse(self, text: str) -> SparseText:
-        """Hash a text under the log's key."""
-        return hash_text(text, salt=salt_of(self.key))
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the log keeps hashed features, and embeddings where there are any."""
+        return self.level in {"features", "full"}
 
-    def keep(self, text: str, features: SparseText | None) -> Kept:
+    def sparse(self, text: str, embedding: Dense | None = None) -> SparseText:
+        """Hash a text under the log's key; the embedding is put beside it."""
+        hashed = hash_text(text, salt=salt_of(self.key))
+        return hashed if embedding is None else replace(hashed, dense=embedding)
+
+    def keep(self, text: str, features: SparseText | None, embedding: Dense | None = None) -> Kept:
         """Return what is kept of a text; `features` saves hashing it again."""
         if self.level == "none":
             return Kept(None, None, None)
         hashed = None
-        if self.level in {"features", "full"}:
-            hashed = pack(features if features is not None else self.sparse(text))
+        if self.keeps_features:
+            hashed = pack(features if features is not None else self.sparse(text, embedding))
         return Kept(text_key(text, key=self.key), hashed, text if self.level == "full" else None)
 
 

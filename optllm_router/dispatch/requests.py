@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from optllm_router.completion.modelmap import CHECKED_PARAMETERS
 from optllm_router.core.cost import n_retries
+from optllm_router.core.embedding import Dense
 from optllm_router.core.features import clip_text
 from optllm_router.core.policy import Policy
 from optllm_router.errors import ConfigError
@@ -28,6 +29,7 @@ class Request:
 
     `arguments` go to the client (messages included, None values and our own arguments removed);
     `routed` says whether the router chooses; `reference` is what graders compare with.
+    `embedding` is the query's, None where there is none.
     """
 
     requested: str
@@ -38,6 +40,7 @@ class Request:
     tags: tuple[str, ...]
     session_id: str | None
     reference: Any
+    embedding: Dense | None = field(default=None, repr=False, compare=False)
 
     @property
     def stream(self) -> bool:

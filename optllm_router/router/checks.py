@@ -7,12 +7,20 @@ from collections.abc import Iterator
 
 from optllm_router.config import Config
 from optllm_router.dispatch.deciding import RouterState
+from optllm_router.dispatch.embedding import Embeddings, foreign_to
 from optllm_router.store.base import Store
 
 
-def remarks(config: Config, state: RouterState, store: Store) -> list[str]:
-    """Return remarks on candidates, labels, privacy and grading; an empty list is good."""
-    return [*_candidates(config, state), *_labels(config, state, store), *_privacy(config)]
+def remarks(
+    config: Config, state: RouterState, store: Store, embeddings: Embeddings | None
+) -> list[str]:
+    """Return remarks on candidates, labels, embeddings, privacy and grading; none is good."""
+    return [
+        *_candidates(config, state),
+        *_labels(config, state, store),
+        *_embeddings(config, state, embeddings),
+        *_privacy(config),
+    ]
 
 
 def _candidates(config: Config, state: RouterState) -> Iterator[str]:
@@ -41,6 +49,28 @@ def _labels(config: Config, state: RouterState, store: Store) -> Iterator[str]:
         )
     if store.current_predictor() != state.snapshot.version:
         yield "a newer predictor is published and will be taken over shortly"
+
+
+def _embeddings(config: Config, state: RouterState, embeddings: Embeddings | None) -> Iterator[str]:
+    foreign = foreign_to(embeddings, state.snapshot)
+    if foreign is not None:
+        yield foreign
+    if embeddings is None:
+        return
+    if config.predictor.kind == "forest":
+        yield "`embedder` is set, but forests do not look at embeddings"
+    elif state.snapshot is not None and not state.snapshot.predictor.n_dimensions_:
+        yield "the published predictor does not look at these embeddings: the next refit may"
+    if embeddings.n_missed:
+        yield (
+            f"the embedder failed or took too long for {embeddings.n_missed} texts, which were "
+            "routed without embeddings: see the log"
+        )
+    if state.privacy.keeps_features:
+        yield (
+            "the log keeps embeddings, which no key protects: whoever holds it and the embedder "
+            'can guess texts from them; prompts = "hash" keeps none'
+        )
 
 
 def _privacy(config: Config) -> Iterator[str]:

@@ -16,10 +16,19 @@ from typing import Any
 
 from optllm_router.completion.base import Client
 from optllm_router.config import Config, build_policy
+from optllm_router.core.embedding import Dense
 from optllm_router.core.planning import LiveAim
 from optllm_router.core.policy import Policy
+from optllm_router.core.snapshot import Snapshot
 from optllm_router.dispatch.calls import Desk
 from optllm_router.dispatch.deciding import Decider, RouterState
+from optllm_router.dispatch.embedding import (
+    Read,
+    are_looked_at,
+    embeddings_from_config,
+    foreign_to,
+    with_embeddings,
+)
 from optllm_router.dispatch.journal import Journal
 from optllm_router.dispatch.policies import check_policy
 from optllm_router.dispatch.prepare import prepare_batch
@@ -57,6 +66,7 @@ class Engine:
         policy = build_policy(config)
         check_policy(policy, known)
         graders = graders_from_config(config.graders)
+        self.embeddings = embeddings_from_config(config.embedder)
         self.store = open_store(config.store, durability=config.durability)
         try:
             self._assemble(known, policy, graders)
@@ -87,10 +97,11 @@ class Engine:
             snapshot=load_current(self.store),
             n_labels=self.store.n_graded(),
         )
+        self._warn_of_foreign(self.state.snapshot)
         self.route_models = frozenset(config.route_models)
         self._prepare_aim(self.state)
         self.housekeeper = Housekeeper(self._keep_house)
-        self._refits = Refits(self.store, config)
+        self._refits = Refits(self.store, config, self.embeddings)
         self._warned_pins: set[str] = set()
         self._threads: dict[int, StoreThread] = {}
         self._jobs: dict[int, BatchJob] = {}
@@ -100,6 +111,9 @@ class Engine:
 
     def read(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
         """Read one call's arguments. Raises: ConfigError, RouterError once closed."""
+        return self.embedded([self._read(model, messages, kwargs)])[0]
+
+    def _read(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
         self._check_open()
         self.housekeeper.ensure()
         request = read_request(
@@ -120,22 +134,29 @@ class Engine:
         import asyncio
 
         if self._is_warm and not _is_long(messages):
-            return self.read(model, messages, kwargs)
-        return await asyncio.to_thread(self._read_warming, model, messages, kwargs)
+            request = self._read(model, messages, kwargs)
+        else:
+            request = await asyncio.to_thread(self._read_warming, model, messages, kwargs)
+        if self.embeddings is None or not are_looked_at(self.state):
+            return request
+        return replace(request, embedding=await self.embeddings.of_one(request.query.text))
 
     def _read_warming(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
         if not self._is_warm:
             self.client.warm_up()
-        request = self.read(model, messages, kwargs)
+        request = self._read(model, messages, kwargs)
         if not self._is_warm:
             self._is_warm = True
             self._try_out(lambda: self.desk.decider.estimates(self.state, [request]))
         return request
 
     def read_item(self, item: Any, common: Mapping[str, Any]) -> Request:
-        """Read one batch item; its own arguments win over the common ones. Raises: ConfigError."""
+        """Read one batch item, all but its embedding; its own arguments win over the common ones.
+
+        Raises: ConfigError.
+        """
         arguments = {**common, **item_arguments(item)}
-        return self.read(arguments.pop("model", AUTO), arguments.pop("messages", None), arguments)
+        return self._read(arguments.pop("model", AUTO), arguments.pop("messages", None), arguments)
 
     def read_or_error(self, item: Any, common: Mapping[str, Any]) -> Request | Exception:
         """Read one batch item, or return what is wrong with it."""
@@ -143,6 +164,16 @@ class Engine:
             return self.read_item(item, common)
         except ConfigError as error:
             return error
+
+    def embed(self, texts: Sequence[str]) -> list[Dense | None]:
+        """Return the texts' embeddings; None where there is none, or nobody would look at it."""
+        if self.embeddings is None or not are_looked_at(self.state):
+            return [None] * len(texts)
+        return self.embeddings.of(texts)
+
+    def embedded(self, requests: Sequence[Read]) -> list[Read]:
+        """Return requests with the embeddings of their texts; what is no request stays."""
+        return list(requests) if self.embeddings is None else with_embeddings(requests, self.embed)
 
     def batch(
         self, items: Sequence[Any], policy: Policy | None, common: Mapping[str, Any], advance: Any
@@ -153,7 +184,7 @@ class Engine:
         return prepare_batch(
             self.desk.decider,
             self.state,
-            [self.read_or_error(item, common) for item in items],
+            self.embedded([self.read_or_error(item, common) for item in items]),
             policy,
             batch_id=new_id(),
             on_done=advance,
@@ -239,6 +270,7 @@ class Engine:
         self._prepare_aim(replace(self.state, snapshot=snapshot, aims=aims))
         with self._swap:
             self.state = replace(self.state, snapshot=snapshot, aims=aims)
+        self._warn_of_foreign(snapshot)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -268,6 +300,11 @@ class Engine:
                 "it to `route_models`, to have such calls routed",
                 name,
             )
+
+    def _warn_of_foreign(self, snapshot: Snapshot | None) -> None:
+        remark = foreign_to(self.embeddings, snapshot)
+        if remark is not None:
+            logger.warning(remark)
 
     def _keep_house(self) -> None:
         """Take over a newly published predictor; refit when it is due."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from optllm_router.core.embedding import Dense
 from optllm_router.core.features import clip_text
 from optllm_router.dispatch.deciding import RouterState
 from optllm_router.dispatch.privacy import Kept
@@ -23,10 +24,16 @@ CHUNK = 2_000
 SOURCE = "import"
 
 Entry = tuple[Decision, list[Attempt]]
+Embed = Callable[[Sequence[str]], list[Dense | None]]
 
 
 def import_table(
-    path: str | Path, store: Store, state: RouterState, *, count_text: Callable[[str], int]
+    path: str | Path,
+    store: Store,
+    state: RouterState,
+    *,
+    count_text: Callable[[str], int],
+    embed: Embed,
 ) -> ImportReport:
     """Write every observed cell of a table as a decision with its attempt and outcome.
 
@@ -43,7 +50,7 @@ def import_table(
     n_imported = 0
     entries: list[Entry] = []
     outcomes: list[Outcome] = []
-    for entry, outcome in _cells(table, state, count_text):
+    for entry, outcome in _cells(table, state, count_text, embed):
         entries.append(entry)
         outcomes.append(outcome)
         n_imported += 1
@@ -56,13 +63,19 @@ def import_table(
 
 
 def _cells(
-    table: OutcomeTable, state: RouterState, count_text: Callable[[str], int]
+    table: OutcomeTable,
+    state: RouterState,
+    count_text: Callable[[str], int],
+    embed: Embed,
 ) -> Iterator[tuple[Entry, Outcome]]:
     now = datetime.now(tz=UTC)
     columns = [(j, state.position(model)) for j, model in enumerate(table.models)]
+    embeddings: list[Dense | None] = []
     for i, query in enumerate(table.queries):
+        if i % CHUNK == 0:
+            embeddings = embed(table.queries[i : i + CHUNK])
         text = clip_text(query)
-        kept = state.privacy.keep(text, None)
+        kept = state.privacy.keep(text, None, embeddings[i % CHUNK])
         n_tokens = count_text(query)
         for j, position in columns:
             if position < 0 or math.isnan(table.score[i, j]):

@@ -40,7 +40,7 @@ def read_probe(
         if own.get("stream"):
             raise ConfigError("`stream=True` in a probe: stream single calls, probe whole ones")
         read.append(engine.read_item(own, {}))
-    return read
+    return engine.embedded(read)
 
 
 def run_probe(

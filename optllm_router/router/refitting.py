@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from optllm_router.config import Config
 from optllm_router.dispatch.deciding import RouterState
+from optllm_router.dispatch.embedding import Embeddings
 from optllm_router.learning import RefitSettings, RetrainReport, refit, refit_in_child
 from optllm_router.records import Candidate
 from optllm_router.store.base import Store
@@ -52,7 +53,7 @@ class RefitClock:
 class Refits:
     """Refits on one store as the config says."""
 
-    def __init__(self, store: Store, config: Config) -> None:
+    def __init__(self, store: Store, config: Config, embeddings: Embeddings | None) -> None:
         self._store = store
         self._enabled = config.retrain.enabled
         self._settings = RefitSettings(
@@ -60,6 +61,7 @@ class Refits:
             n_bootstraps=config.predictor.n_bootstraps,
             seed=config.predictor.seed,
             min_labels=config.retrain.min_labels,
+            n_dimensions=0 if embeddings is None else embeddings.n_dimensions,
         )
         self._clock = RefitClock(
             every_outcomes=config.retrain.every_outcomes,

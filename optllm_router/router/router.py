@@ -47,6 +47,8 @@ class Router:
         client: who answers; LiteLLM where it is not given.
         settings: every other key of `optllm.toml` (`policy`, `store`, `route_models`, `mode`,
             `prompts`, `retrain`, `graders`, `predictor="forest"`, `search="destroy_repair"`, ...).
+            `embedder` (an `Embedder`, an object with `encode`, or a path "module:name") adds
+            embeddings of the texts to what is learned from; forests do not look at them.
 
     Raises: ConfigError, UnpricedCandidateError, StoreError; before any call is made.
     """
@@ -176,6 +178,7 @@ class Router:
         Raises: NotTrainedError before the first fit, NoCandidateError, InfeasiblePolicyError.
         """
         read = [self._engine.read_item(item, kwargs) for item in checked_requests(requests)]
+        read = self._engine.embedded(read)
         return plan_requests(self._engine.desk.decider, self._engine.state, read, policy)
 
     # -- learning ---------------------------------------------------------------------------
@@ -238,7 +241,11 @@ class Router:
         Importing the same file again changes nothing. Raises: ConfigError for a file with errors.
         """
         report = import_table(
-            path, self._engine.store, self._engine.state, count_text=self._engine.client.count_text
+            path,
+            self._engine.store,
+            self._engine.state,
+            count_text=self._engine.client.count_text,
+            embed=self._engine.embed,
         )
         self._engine.count_labels()
         return report
@@ -279,7 +286,8 @@ class Router:
         """Return remarks on what is missing or weak in this set-up; an empty list is good."""
         from optllm_router.router.checks import remarks
 
-        return remarks(self.config, self._engine.state, self._engine.store)
+        engine = self._engine
+        return remarks(self.config, engine.state, engine.store, engine.embeddings)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

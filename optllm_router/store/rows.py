@@ -21,6 +21,7 @@ from sqlalchemy import (
     RowMapping,
     Table,
     bindparam,
+    case,
     func,
     literal_column,
     or_,
@@ -133,17 +134,21 @@ def prices_of(values: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Token
 
 
 def _insert_text(dialect: Dialect) -> ClauseElement:
-    """Insert a text, or fill in what an earlier, stricter privacy level left out of it."""
+    """Insert a text, or fill in what an earlier, stricter privacy level left out of it.
+
+    Longer features hold more, such as an embedding beside the hashed text: they replace shorter.
+    """
     statement = insert(dialect, tables.texts)
     new, old = statement.excluded, tables.texts.c
+    is_longer = old.features.is_(None) | (func.length(new.features) > func.length(old.features))
     filled: ClauseElement = statement.on_conflict_do_update(
         index_elements=[old.text_key],
         set_={
-            "features": func.coalesce(old.features, new.features),
+            "features": case((is_longer, new.features), else_=old.features),
             "prompt": func.coalesce(old.prompt, new.prompt),
         },
         where=or_(
-            old.features.is_(None) & new.features.is_not(None),
+            is_longer & new.features.is_not(None),
             old.prompt.is_(None) & new.prompt.is_not(None),
         ),
     )

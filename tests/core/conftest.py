@@ -1,10 +1,15 @@
 """A small world for the core's tests: three candidates, two kinds of queries, logged answers."""
 
+import os
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import optllm_router
 from optllm_router.core.features import hash_text, shape_features
 from optllm_router.core.fitting import fit_snapshot
 from optllm_router.core.snapshot import TrainingSet
@@ -18,6 +23,26 @@ def token_price(rate_in, rate_out, **others):
     return TokenPrice(
         input_per_1m=Decimal(str(rate_in)), output_per_1m=Decimal(str(rate_out)), **others
     )
+
+
+@pytest.fixture
+def printed_by_threads():
+    """What a program prints with one thread for numpy and with two, as a set."""
+
+    def printed(code):
+        return {
+            subprocess.run(
+                [sys.executable, "-c", code],
+                env={**os.environ, "OPENBLAS_NUM_THREADS": n, "OMP_NUM_THREADS": n},
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=Path(optllm_router.__file__).parents[1],
+            ).stdout
+            for n in ("1", "2")
+        }
+
+    return printed
 
 
 @pytest.fixture

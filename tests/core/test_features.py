@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import optllm_router
 from optllm_router.core.features import (
     CLIP_CHARACTERS,
+    DENSE_VERSION,
     FEATURE_VERSION,
     N_FEATURES,
     clip_text,
@@ -29,7 +30,8 @@ ANY_TEXT = st.text(st.characters(), max_size=300)  # with surrogates and NUL
 
 
 def assert_same(expected, actual):
-    for one, other in zip(astuple(expected), astuple(actual), strict=True):
+    assert expected.dense is None is actual.dense
+    for one, other in zip(astuple(expected)[:2], astuple(actual)[:2], strict=True):
         assert one.dtype == other.dtype
         assert one.tolist() == other.tolist()
 
@@ -51,6 +53,32 @@ def test_packed_features_come_back_in_half_precision(text):
 
     assert features.indices.tolist() == back.indices.tolist()
     assert features.values.astype(np.float16).astype(np.float32).tolist() == back.values.tolist()
+
+
+@given(ANY_TEXT, st.integers(1, 2_000), st.integers(0, 2**32))
+def test_an_embedding_is_packed_before_the_features_and_comes_back_in_half_precision(
+    text, n_dimensions, seed
+):
+    dense = np.random.default_rng(seed).standard_normal(n_dimensions)
+    dense = (dense / np.linalg.norm(dense)).astype(np.float32)
+    plain = hash_text(text)
+    packed = pack(replace(plain, dense=dense))
+    back = unpack(packed)
+
+    assert packed.endswith(pack(plain)[1:])
+    assert 1 + 4 + 2 * n_dimensions == len(packed) - len(pack(plain)[1:])
+    assert plain.indices.tolist() == back.indices.tolist()
+    assert np.float32 == back.dense.dtype
+    assert dense.astype(np.float16).astype(np.float32).tolist() == back.dense.tolist()
+
+
+def test_features_that_were_packed_before_there_were_embeddings_are_read():
+    packed = bytes.fromhex("01" + "6b01" + "b61b" + "5a33" + "5a3b")  # indices 363, 7094; values
+
+    assert [363, 7094] == unpack(packed).indices.tolist()
+    assert [float(np.float16(v)) for v in (0.22974, 0.91895)] == unpack(packed).values.tolist()
+    assert unpack(packed).dense is None
+    assert packed == pack(unpack(packed))
 
 
 @pytest.mark.parametrize("text", ["", "?", "a", "\0", " \n"])
@@ -128,12 +156,32 @@ def test_no_key_is_no_salt():
     "damaged",
     [
         b"",
-        bytes([FEATURE_VERSION + 1]) + bytes(4),
+        bytes([DENSE_VERSION + 1]) + bytes(4),
         bytes([FEATURE_VERSION]) + bytes(3),
         bytes([FEATURE_VERSION]) + b"\xff\xff" + np.float16(1).tobytes(),
         bytes([FEATURE_VERSION]) + b"\x01\x00" + np.float16(np.nan).tobytes(),
+        bytes([DENSE_VERSION]),
+        bytes([DENSE_VERSION, 2, 0]),
+        bytes([DENSE_VERSION, 0, 0, 0, 0]),
+        bytes([DENSE_VERSION, 2, 0, 0, 0, 0, 0]),
+        bytes([DENSE_VERSION, 255, 255, 255, 255, 0, 0]),
+        bytes([DENSE_VERSION, 1, 0, 0, 0]) + np.float16(np.inf).tobytes(),
+        bytes([DENSE_VERSION, 1, 0, 0, 0]) + np.float16(1).tobytes() + b"\xff\xff\x00\x3c",
     ],
-    ids=["nothing", "another version", "cut off", "no such bucket", "not a number"],
+    ids=[
+        "nothing",
+        "another version",
+        "cut off",
+        "no such bucket",
+        "not a number",
+        "no size",
+        "a size that is cut off",
+        "no dimensions",
+        "an embedding that is cut off",
+        "an embedding beyond memory",
+        "an embedding without end",
+        "no such bucket beside an embedding",
+    ],
 )
 def test_features_that_cannot_be_read_are_none(damaged):
     assert unpack(damaged) is None

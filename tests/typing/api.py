@@ -21,6 +21,7 @@ from optllm_router import (
     Config,
     ConfigError,
     Contains,
+    Embedder,
     Exact,
     Fixed,
     InfeasiblePolicyError,
@@ -81,6 +82,34 @@ def routers() -> list[Router]:
             route_models=["gpt-4o"],
             prompts="hash",
         ),
+    ]
+
+
+def counts(texts: list[str]) -> NDArray[np.float32]:
+    """An embedder."""
+    return np.array([[len(text), text.count(" ")] for text in texts], dtype=np.float32)
+
+
+class LocalModel:
+    """As local sentence-transformers models are: callable for something else."""
+
+    def __call__(self, features: dict[str, int]) -> dict[str, int]:
+        return features
+
+    def encode(self, sentences: list[str], batch_size: int = 32) -> NDArray[np.float32]:
+        return counts(sentences)
+
+
+def embedders(scores: NDArray[np.float64]) -> list[Router]:
+    """Every way to bring an embedder."""
+    embedder: Embedder = counts
+    for each in (counts, embedder):
+        SuccessPredictor(embedder=each).fit(["a", "b"], scores)
+    SuccessPredictor(embedder=LocalModel()).fit(["a", "b"], scores)
+    return [
+        Router(["openai/gpt-4o"], embedder=counts),
+        Router(["openai/gpt-4o"], embedder=LocalModel()),
+        Router.from_config("optllm.toml", embedder="my_module:embed"),
     ]
 
 

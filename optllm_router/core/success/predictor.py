@@ -2,10 +2,11 @@
 
 The label matrix (queries x columns) has holes: after a probe every column of a query is observed,
 after a served answer only one. Each column is a ridge on the same design: an intercept, the text's
-principal components, one indicator per task, and the query's shape. Ridge is the hierarchical
-shrinkage: labels are centred on their overall mean, the intercept is a column's deviation from it,
-a task indicator the task's deviation from the column, and every one is pulled towards 0 by its
-penalty, so that few labels mean little deviation (James & Stein, 1961; Hoerl & Kennard, 1970).
+principal components, one indicator per task, the query's shape, and, where there are embeddings,
+theirs (`dense`). Ridge is the hierarchical shrinkage: labels are centred on their overall mean, the
+intercept is a column's deviation from it, a task indicator the task's deviation from the column,
+and every one is pulled towards 0 by its penalty, so that few labels mean little deviation (James &
+Stein, 1961; Hoerl & Kennard, 1970).
 
 The ensemble resamples distinct texts, so that duplicates never stand on both sides. Members
 differ only in their weights, so their mean is itself such a ridge, and serving it is one small
@@ -28,9 +29,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from optllm_router.core.features import SparseText, hash_texts
+from optllm_router.core.embedding import Embedder, Encoder, embedded_texts
+from optllm_router.core.features import SparseText
 from optllm_router.core.projection import Projection
 from optllm_router.core.ridge import blocks_of, single_threaded
+from optllm_router.core.success.dense import DenseProjection, joint_places
 from optllm_router.core.success.ensemble import RidgeEnsemble
 from optllm_router.core.success.labels import (
     LeftOut,
@@ -59,7 +62,7 @@ MOST_SPREAD = 0.5  # of anything in [0, 1]
 class _Serving:
     """What estimates a text, ready to use.
 
-    `per_bucket` (N_FEATURES, n_columns), `of_rest` (n_tasks + 5, n_columns) and `centre`
+    `per_bucket` (N_FEATURES, n_columns), `of_rest` (n_tasks + 5 + n_dense, n_columns) and `centre`
     (n_columns,) are the ridges' mean.
     """
 
@@ -88,6 +91,8 @@ class SuccessPredictor:
         n_bootstraps: members of the ensemble, at least 2.
         seed: seeds the resampling; the same data and seed give the same predictor.
         n_components: principal components of the text that are kept, at most.
+        embedder: embeds the texts of `fit` and `predict`, which then learn from both; what it
+            raises they pass on. It is not kept by `to_arrays`.
 
     Raises:
         ValueError: fewer than 2 members, a negative seed or number of components.
@@ -99,7 +104,14 @@ class SuccessPredictor:
         n_labels_: observed labels per column, shape (n_columns,).
     """
 
-    def __init__(self, n_bootstraps: int = 50, seed: int = 0, n_components: int = 128) -> None:
+    def __init__(
+        self,
+        n_bootstraps: int = 50,
+        seed: int = 0,
+        n_components: int = 128,
+        *,
+        embedder: Embedder | Encoder | None = None,
+    ) -> None:
         if n_bootstraps < 2 or seed < 0 or n_components < 0:
             raise ValueError(
                 f"n_bootstraps={n_bootstraps}, seed={seed}, n_components={n_components}: an "
@@ -108,10 +120,12 @@ class SuccessPredictor:
         self.n_bootstraps = n_bootstraps
         self.seed = seed
         self.n_components = n_components
+        self.embedder = embedder
         self.n_labels_: Ints = np.zeros(0, dtype=np.int64)
         self.oob_: SuccessEstimate | None = None
         self.left_out_: LeftOut | None = None
         self._traits = Traits((), np.zeros(N_SHAPES))
+        self._dense: DenseProjection | None = None
         self._serving: _Serving | None = None
         self._neighbours: Neighbours | None = None
         self._personal = Personal(np.zeros(0))
@@ -136,6 +150,11 @@ class SuccessPredictor:
         """The share of the columns' differences kept on new texts: 0 = all texts alike."""
         return self._personal.contrast
 
+    @property
+    def n_dimensions_(self) -> int:
+        """How many numbers the embeddings had that it was fitted on; 0 for none."""
+        return 0 if self._dense is None else self._dense.n_dimensions
+
     def fit(
         self, queries: Sequence[str], scores: Floats, tasks: Sequence[str] | None = None
     ) -> Self:
@@ -148,8 +167,10 @@ class SuccessPredictor:
 
         Raises:
             ValueError: shapes that do not match, a score outside [0, 1], or no label at all.
+            ConfigError: what the embedder returned are no embeddings.
         """
-        return self.fit_features(hash_texts(queries), scores, tasks=tasks, groups=queries)
+        texts = embedded_texts(queries, self.embedder)
+        return self.fit_features(texts, scores, tasks=tasks, groups=queries)
 
     def fit_features(
         self,
@@ -160,7 +181,10 @@ class SuccessPredictor:
         shapes: Floats | None = None,
         groups: Sequence[str] | None = None,
     ) -> Self:
-        """Fit on hashed texts; `shapes` is (n_queries, 5), `groups` names the distinct texts."""
+        """Fit on hashed texts; `shapes` is (n_queries, 5), `groups` names the distinct texts.
+
+        Texts without an embedding count as average ones where others have one.
+        """
         n = len(texts)
         scores = checked_scores(scores, n)
         tasks = checked_tasks(tasks, n)
@@ -171,7 +195,9 @@ class SuccessPredictor:
         blocks = blocks_of(groups if groups is not None else [str(i) for i in range(n)], rng)
         with single_threaded():
             projection = Projection.fit(texts, self.n_components, self.seed)
-            components, rest = projection.apply(texts), self._traits.of(tasks, shapes)
+            components = projection.apply(texts)
+            self._dense = DenseProjection.fit(texts, components, self.seed)
+            rest = self._rest(texts, tasks, shapes)
             design = _design(components, rest)
             ensemble, out = RidgeEnsemble.fit(design, scores, blocks, self.n_bootstraps, rng)
             self._serving = _Serving.of(ensemble, projection)
@@ -205,8 +231,13 @@ class SuccessPredictor:
     def predict(
         self, queries: Sequence[str], tasks: Sequence[str] | None = None
     ) -> SuccessEstimate:
-        """Predict texts; an unknown task counts as none. Raises: NotTrainedError before `fit`."""
-        return self.predict_features(hash_texts(queries), tasks=tasks)
+        """Predict texts; an unknown task counts as none.
+
+        Raises: NotTrainedError before `fit`; ConfigError, also for embeddings of another length.
+        """
+        embedder = self.embedder if self.n_dimensions_ else None
+        texts = embedded_texts(queries, embedder, self.n_dimensions_)
+        return self.predict_features(texts, tasks=tasks)
 
     def predict_features(
         self,
@@ -218,10 +249,13 @@ class SuccessPredictor:
     ) -> SuccessEstimate:
         """Predict hashed texts; `shapes` is (n_queries, 5), None means average ones.
 
+        A text without an embedding counts as an average one, also where the embedding has another
+        length than those of the fit; a fit without embeddings looks at none.
+
         Without `spread`, `std` is left out (NaN): a live decision does not need it.
         """
         serving, near = self._fitted(), self._neighbours
-        rest = self._traits.of(checked_tasks(tasks, len(texts)), shapes)
+        rest = self._rest(texts, checked_tasks(tasks, len(texts)), shapes)
         projection = serving.projection
         axes = [projection.axes] if spread or near is not None else []
         prob, *components = projection.times(texts, serving.per_bucket, *axes)
@@ -260,14 +294,17 @@ class SuccessPredictor:
         self.left_out_ = LeftOut(own, np.minimum(std, MOST_SPREAD), elsewhere)
         self.set_contrast(slope)
 
-    def _places(self, components: Floats, rest: Floats) -> Floats:
-        """Where texts lie among their neighbours: direction of the text, and task.
+    def _rest(
+        self, texts: Sequence[SparseText], tasks: Sequence[str], shapes: Floats | None
+    ) -> Floats:
+        """Tasks, shapes and embeddings' components, (n_queries, n_tasks + 5 + n_dense)."""
+        rest = self._traits.of(tasks, shapes)
+        return rest if self._dense is None else np.hstack([rest, self._dense.apply(texts)])
 
-        Shape (n_queries, n_components + n_tasks).
-        """
-        length = np.sqrt(np.einsum("ij,ij->i", components, components))[:, None]
-        direction = components / np.where(length > 0.0, length, 1.0)
-        return np.hstack([direction, rest[:, : self._traits.n_tasks]])
+    def _places(self, components: Floats, rest: Floats) -> Floats:
+        """Where texts lie among their neighbours, (n_queries, n_components + n_dense + n_tasks)."""
+        n_tasks = self._traits.n_tasks
+        return joint_places(components, rest[:, n_tasks + N_SHAPES :], rest[:, :n_tasks])
 
     def _masked(self, estimate: SuccessEstimate) -> SuccessEstimate:
         unlabelled = self.n_labels_ == 0
@@ -288,6 +325,7 @@ class SuccessPredictor:
             **self._traits.to_arrays(),
             **({} if self._neighbours is None else self._neighbours.to_arrays("near")),
             **serving.projection.to_arrays(),
+            **({} if self._dense is None else self._dense.to_arrays()),
         }
 
     @classmethod
@@ -296,6 +334,7 @@ class SuccessPredictor:
         predictor = cls(*json.loads(arrays["settings"].tobytes()))
         predictor.n_labels_ = np.asarray(arrays["n_labels"], dtype=np.int64)
         predictor._traits = Traits.from_arrays(arrays)
+        predictor._dense = DenseProjection.from_arrays(arrays)
         weights = np.asarray(arrays["weights"], dtype=np.float32)
         ensemble = RidgeEnsemble(weights, float(arrays["centre"]))
         predictor._serving = _Serving.of(ensemble, Projection.from_arrays(arrays))
@@ -310,5 +349,5 @@ class SuccessPredictor:
 
 
 def _design(components: Floats, rest: Floats) -> Floats:
-    """The ridges' design: intercept, text components, task indicators, shape."""
+    """The ridges' design: intercept, text components, tasks, shape, embedding components."""
     return np.hstack([np.ones((len(rest), 1)), components, rest])

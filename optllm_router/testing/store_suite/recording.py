@@ -158,6 +158,19 @@ class Recording:
         assert b"f" == store.decision(hashed.id).decision.features
         assert "p" == store.decision(hashed.id).decision.prompt
 
+    def test_features_that_hold_more_replace_a_texts_and_shorter_ones_do_not(
+        self, store: Store
+    ) -> None:
+        first = a_decision(1, text_key="same", features=b"hashed", prompt="p")
+        store.record(first, [])
+
+        store.record(a_decision(2, text_key="same", features=b"with embedding"), [])
+        store.record(a_decision(3, text_key="same", features=b"hashed"), [])
+        store.record(a_decision(4, text_key="same", features=None), [])
+
+        assert b"with embedding" == store.decision(first.id).decision.features
+        assert "p" == store.decision(first.id).decision.prompt
+
     def test_many_entries_and_outcomes_are_written_together(self, store: Store) -> None:
         decisions = [a_decision(number, tags=("t",)) for number in range(1200)]
         outcomes = [an_outcome(decision, 0.25) for decision in decisions]
