@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -98,7 +98,14 @@ def refit(store: Store, candidates: Sequence[Candidate], settings: RefitSettings
         "n_labels_per_column": snapshot.predictor.n_labels_.tolist(),
         "fitted_until": max(row.scored_at for row in rows if row.scored_at).isoformat(),
     }
-    return _publish(store, snapshot, metrics, worse)
+    publish(store, snapshot, metrics, status="published" if worse is None else "kept_out")
+    return RetrainReport(
+        published=worse is None,
+        version=snapshot.version,
+        n_labels=int(metrics["n_labels"]),
+        reason="published" if worse is None else f"kept the current predictor: {worse}",
+        metrics=metrics,
+    )
 
 
 def _embedded(training: TrainingSet, n_dimensions: int) -> TrainingSet:
@@ -220,15 +227,16 @@ def _worse_than(
 ) -> str | None:
     """Return why the new snapshot is worse than the current one, None when it is not."""
     out_of_bag = new.predictor.oob_
-    if current is None or out_of_bag is None or current.columns != new.columns:
+    if current is None or out_of_bag is None or set(current.columns) != set(new.columns):
         return None
     fresh = _fresh_rows(current, training, rows)
     if fresh.size == 0:
         return None
     texts, tasks = [training.texts[i] for i in fresh], [training.tasks[i] for i in fresh]
     before = current.predictor.predict_features(texts, tasks=tasks, shapes=training.shapes[fresh])
+    aligned = before.prob[:, [current.columns.index(name) for name in new.columns]]
     scores = training.scores[fresh]
-    difference = (out_of_bag.prob[fresh] - scores) ** 2 - (before.prob - scores) ** 2
+    difference = (out_of_bag.prob[fresh] - scores) ** 2 - (aligned - scores) ** 2
     seen = difference[~np.isnan(difference)]
     if seen.size < MIN_JUDGED:
         return None
@@ -245,39 +253,38 @@ def _fresh_rows(
     current: Snapshot, training: TrainingSet, rows: Sequence[TrainingRow]
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Rows of the training set with a text of which the current snapshot has seen no label."""
-    until = str(current.metrics.get("fitted_until", ""))
+    fitted_until = str(current.metrics.get("fitted_until", ""))
+    joined_until = max(fitted_until, str(current.metrics.get("joined_until", "")))
+    joined = current.metrics.get("joined", ())
     known = {
         row.text_key or row.decision_id
         for row in rows
-        if row.scored_at is not None and row.scored_at.isoformat() <= until
+        if row.scored_at is not None
+        and row.scored_at.isoformat() <= (joined_until if row.served in joined else fitted_until)
     }
     return np.array([i for i, g in enumerate(training.groups) if g not in known], dtype=np.int64)
 
 
-def _publish(
-    store: Store, snapshot: Snapshot, metrics: dict[str, Any], worse: str | None
-) -> RetrainReport:
-    final = Snapshot(**{**_fields(snapshot), "metrics": metrics})
+def publish(
+    store: Store,
+    snapshot: Snapshot,
+    metrics: Mapping[str, Any],
+    *,
+    status: Literal["published", "kept_out"] = "published",
+    replaces: str | None = None,
+) -> bool:
+    """Write a snapshot with these metrics and its front; see `Store.publish`."""
+    final = replace(snapshot, metrics=metrics)
     front = final.front
     points = np.unique(np.linspace(0, front.n_points - 1, 200).round().astype(np.int64))
-    store.publish(
+    return store.publish(
         version=final.version,
         artifact=final.to_bytes(),
         metrics=metrics,
         front=[(float(front.cost_usd[k]), float(front.accuracy[k])) for k in points],
-        status="published" if worse is None else "kept_out",
+        status=status,
+        replaces=replaces,
     )
-    return RetrainReport(
-        published=worse is None,
-        version=final.version,
-        n_labels=int(metrics["n_labels"]),
-        reason="published" if worse is None else f"kept the current predictor: {worse}",
-        metrics=metrics,
-    )
-
-
-def _fields(snapshot: Snapshot) -> dict[str, Any]:
-    return {name: getattr(snapshot, name) for name in snapshot.__dataclass_fields__}
 
 
 def refit_in_child(

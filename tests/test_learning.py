@@ -239,9 +239,9 @@ def test_a_first_fit_is_published_and_can_be_read(store):
     assert list(published.front) == sorted(published.front)
 
 
-def publish_one_that_has_seen_everything(store, fitted_until):
-    training = training_set(store.training_rows(), CANDIDATES)
-    snapshot = fit_snapshot(training, CANDIDATES, version="cheater", n_bootstraps=6)
+def publish_one_that_has_seen_everything(store, fitted_until, candidates=CANDIDATES):
+    training = training_set(store.training_rows(), candidates)
+    snapshot = fit_snapshot(training, candidates, version="cheater", n_bootstraps=6)
     metrics = {**snapshot.metrics, "fitted_until": fitted_until.isoformat()}
     known = {name: getattr(snapshot, name) for name in snapshot.__dataclass_fields__}
     final = Snapshot(**{**known, "metrics": metrics})
@@ -293,6 +293,33 @@ def test_other_candidates_are_published_without_a_comparison(store):
     publish_one_that_has_seen_everything(store, START - timedelta(hours=1))
 
     assert refit(store, CANDIDATES[:1], SETTINGS).published
+
+
+def test_the_order_of_the_candidates_does_not_hide_that_a_predictor_is_worse(store):
+    log(store, noisy_answers(60))
+    publish_one_that_has_seen_everything(store, START - timedelta(hours=1), CANDIDATES[::-1])
+    report = refit(store, CANDIDATES, SETTINGS)
+
+    assert not report.published
+    assert "kept the current predictor: on 120 labels" in report.reason
+
+
+def test_labels_that_a_candidate_joined_with_do_not_judge(store):
+    log(store, [(i, "table" if i < 7 else "small", 1.0) for i in range(10)])
+    rows = store.training_rows()
+    training = training_set(rows, CANDIDATES)
+    snapshot = fit_snapshot(training, CANDIDATES, version="v", n_bootstraps=4)
+
+    def fresh(**metrics):
+        return learning._fresh_rows(replace(snapshot, metrics=metrics), training, rows).tolist()
+
+    until = {
+        "fitted_until": (START + timedelta(hours=1)).isoformat(),
+        "joined_until": (START + timedelta(hours=4)).isoformat(),
+    }
+    assert [2, 3, 4, 5, 6, 7, 8, 9] == fresh(**until)
+    assert [5, 6, 7, 8, 9] == fresh(**until, joined=["table"])
+    assert [2, 3, 4, 5, 6, 7, 8, 9] == fresh(**until, joined=["small"])
 
 
 def test_an_unreadable_predictor_is_left_aside_and_replaced(store, caplog):

@@ -127,7 +127,10 @@ class PolicySettings(Settings):
 
 
 class RetrainSettings(Settings):
-    """When to refit: after so many outcomes or so much time, whichever comes first."""
+    """When to refit: after so many outcomes or so much time, whichever comes first.
+
+    Where it is not `enabled`, new candidates do not join by themselves, either.
+    """
 
     enabled: Switch = True
     every_outcomes: Positive = 200

@@ -73,8 +73,7 @@ class AmountForecast:
 
     def predict(self, prompt_tokens: Floats, tasks: Sequence[str]) -> Floats:
         """Forecast amounts, shape (n_queries, n_columns); a never observed column is NaN."""
-        position, none = self._position, len(self.tasks)
-        levels = self._levels[[position.get(task, none) for task in tasks]]
+        levels = self._levels[self.task_numbers(tasks)]
         centred = np.asarray(prompt_tokens, dtype=np.float64) - self.mean_tokens
         return np.maximum(levels + centred[:, None] * self.slope, self.floor)
 
@@ -99,6 +98,11 @@ class AmountForecast:
         low, high = self.ratio[lower], self.ratio[lower + 1]
         between: Floats = np.minimum(low + (place - lower) * (high - low), high)
         return between
+
+    def task_numbers(self, tasks: Sequence[str]) -> list[int]:
+        """Return where every task stands in `tasks`; for another one, how many there are."""
+        position, none = self._position, len(self.tasks)
+        return [position.get(task, none) for task in tasks]
 
     @cached_property
     def _position(self) -> Mapping[str, int]:
@@ -133,7 +137,7 @@ class AmountForecast:
             name: np.asarray(arrays[f"{prefix}_{name}"], dtype=np.float64)
             for name in ("level", "slope", "task_offset", "floor")
         }
-        shape = (2, floats["level"].size)
+        shape = (RATIO_SHARES.size, floats["level"].size)
         ratio = np.asarray(arrays.get(f"{prefix}_ratio", np.ones(shape)), dtype=np.float64)
         if ratio.ndim != 2 or len(ratio) < 2 or ratio.shape[1] != shape[1]:
             raise ValueError(
@@ -154,23 +158,29 @@ def _mean(column: Floats) -> float:
 
 
 def _ratios(amounts: Floats, left_out: Floats) -> Floats:
-    """Every column's ratios of amount to left-out forecast at `RATIO_SHARES`, 1 without any.
-
-    The amount that is to come weighs as much as one of the column's own (weighted conformal
-    prediction: Tibshirani et al., NeurIPS 2019): the k-th of n own ones is at k / (n + 1).
-    """
+    """Every column's quantiles of amount over left-out forecast, 1 without any."""
     ratio = np.divide(amounts, left_out, out=np.full(amounts.shape, np.nan), where=left_out > 0.0)
     _, column = np.nonzero(~np.isnan(ratio))
     known = ratio[~np.isnan(ratio)]
     order = np.argsort(known, kind="stable")
     known, column = known[order], column[order]
-    result = np.ones((RATIO_SHARES.size, ratio.shape[1]))
-    for j in range(ratio.shape[1] if known.size else 0):
+    result = np.empty((RATIO_SHARES.size, ratio.shape[1]))
+    for j in range(ratio.shape[1]):
         own = column == j
         others = min(RATIO_STRENGTH / max(int((~own).sum()), 1), 1.0)
-        weight = np.where(own, 1.0, others)
-        result[:, j] = np.interp(RATIO_SHARES, np.cumsum(weight) / (weight.sum() + 1.0), known)
+        result[:, j] = ratio_quantiles(known, np.where(own, 1.0, others))
     return result
+
+
+def ratio_quantiles(ratio: Floats, weight: Floats) -> Floats:
+    """Return quantiles of ascending ratios at `RATIO_SHARES`, 1 without any.
+
+    The ratio that is to come has a weight of 1 (weighted conformal prediction: Tibshirani et al.,
+    NeurIPS 2019): the k-th of n ratios of that weight is at k / (n + 1).
+    """
+    if not ratio.size:
+        return np.ones(RATIO_SHARES.size)
+    return np.interp(RATIO_SHARES, np.cumsum(weight) / (weight.sum() + 1.0), ratio)
 
 
 def filled_output(output_tokens: Floats) -> Floats:

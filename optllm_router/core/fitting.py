@@ -1,4 +1,8 @@
-"""Fits what one publication holds: predictor, cost forecasts, optimism, traffic, figures."""
+"""Fits what one publication holds: predictor, cost forecasts, optimism, traffic, figures.
+
+A column with few labels is not fitted beside the others: it joins them afterwards (`joining`), as
+it would join a snapshot that is published already.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,12 @@ import numpy as np
 
 from optllm_router.core.amounts import AmountForecast, filled_output
 from optllm_router.core.cost import Rates
+from optllm_router.core.joining import (
+    few_labels,
+    join_few_amounts,
+    labels_of,
+    like_the_fitted,
+)
 from optllm_router.core.personalising import Judged, chosen_contrast
 from optllm_router.core.snapshot import (
     MAX_TRAFFIC,
@@ -16,8 +26,8 @@ from optllm_router.core.snapshot import (
     TrainingSet,
     fit_optimism,
 )
-from optllm_router.core.success import SuccessPredictor, numbered
-from optllm_router.records import Candidate, Floats, PredictorKind
+from optllm_router.core.success import SuccessPredictor, join, numbered
+from optllm_router.records import Bools, Candidate, Floats, PredictorKind
 
 
 def fit_snapshot(  # noqa: PLR0913  # what a fit depends on, by keyword
@@ -35,9 +45,10 @@ def fit_snapshot(  # noqa: PLR0913  # what a fit depends on, by keyword
 
     Raises: ValueError when no score is observed.
     """
+    few = few_labels(training.scores, numbered(training.groups, len(training.texts)))
     predictor = PREDICTORS[kind](n_bootstraps, seed).fit_features(
         training.texts,
-        training.scores,
+        np.where(few, np.nan, training.scores) if kind == "ridge" else training.scores,
         tasks=training.tasks,
         shapes=training.shapes,
         groups=training.groups,
@@ -45,6 +56,7 @@ def fit_snapshot(  # noqa: PLR0913  # what a fit depends on, by keyword
     tokens, billed, cost = _forecasts(training, candidates)
     if isinstance(predictor, SuccessPredictor):
         _personalise(predictor, training, candidates, cost, seed)
+        predictor = _joined(predictor, training, few, cost)
     out_of_bag = predictor.oob_
     if out_of_bag is None:
         raise ValueError("the predictor kept no out-of-bag estimates")
@@ -67,8 +79,15 @@ def _forecasts(
     training: TrainingSet, candidates: Sequence[Candidate]
 ) -> tuple[AmountForecast, AmountForecast, Floats]:
     """Forecasts of output tokens and of bills, and the training rows' own forecast cost."""
-    tokens = AmountForecast.fit(training.output_tokens, training.prompt_tokens, training.tasks)
-    billed = AmountForecast.fit(training.cost_usd, training.prompt_tokens, training.tasks)
+    tokens, billed = (
+        join_few_amounts(
+            AmountForecast.fit(amounts, training.prompt_tokens, training.tasks),
+            amounts,
+            training.prompt_tokens,
+            training.tasks,
+        )
+        for amounts in (training.output_tokens, training.cost_usd)
+    )
     cost = Rates(candidates).forecast_usd(
         np.minimum(
             filled_output(tokens.predict(training.prompt_tokens, training.tasks)),
@@ -108,6 +127,18 @@ def _personalise(
     predictor.set_contrast(
         chosen_contrast(judged, predictor.column_score_[known], predictor.contrast, seed)
     )
+
+
+def _joined(
+    predictor: SuccessPredictor, training: TrainingSet, few: Bools, forecast_usd: Floats
+) -> SuccessPredictor:
+    """Join the columns with few labels, in their order."""
+    usd = _column_means(forecast_usd)
+    for column in np.flatnonzero(few).tolist():
+        name = training.columns[column]
+        like = like_the_fitted(predictor, training.columns, usd, name, usd[column])
+        predictor = join(predictor, column, like, labels_of(training, column, trained=True))
+    return predictor
 
 
 def _metrics(prob: Floats, scores: Floats) -> dict[str, float | int]:

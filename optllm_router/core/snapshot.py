@@ -275,8 +275,12 @@ def _read_archive(data: bytes) -> dict[str, NDArray[Any]]:
 
 def _check_width(arrays: Mapping[str, NDArray[Any]], n_columns: int, kind: PredictorKind) -> None:
     """Raise ValueError where an array is not about all columns."""
-    for name in (*_PER_COLUMN, *(("predictor_weights",) if kind == "ridge" else ())):
-        if arrays[name].shape[-1:] != (n_columns,):
+    widths = dict.fromkeys(_PER_COLUMN, n_columns)
+    if kind == "ridge":
+        mix = arrays.get("predictor_newcomer_mix")  # of what columns that joined are a mean
+        widths["predictor_weights"] = n_columns if mix is None else mix.shape[-1]
+    for name, width in widths.items():
+        if arrays[name].shape[-1:] != (width,):
             raise ValueError(f"the predictor's {name} does not fit its {n_columns} columns: refit")
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 from optllm_router.config import Config
+from optllm_router.core.snapshot import Snapshot
 from optllm_router.dispatch.deciding import RouterState
 from optllm_router.dispatch.embedding import Embeddings, foreign_to
 from optllm_router.store.base import Store
@@ -37,11 +38,7 @@ def _labels(config: Config, state: RouterState, store: Store) -> Iterator[str]:
     if state.snapshot is None:
         yield f"{state.unfit_reason}: `probe`, `import` or `feedback`, then `retrain`"
         return
-    for candidate in state.candidates:
-        known = candidate.name in state.snapshot.columns
-        position = state.snapshot.columns.index(candidate.name) if known else -1
-        if not known or state.snapshot.predictor.n_labels_[position] == 0:
-            yield f"{candidate.name}: no label yet, so it is not offered; `probe` it"
+    yield from _unlabelled(state, state.snapshot, store)
     if state.snapshot.kind != config.predictor.kind:
         yield (
             f"the published predictor is a {state.snapshot.kind}, the settings say "
@@ -71,6 +68,20 @@ def _embeddings(config: Config, state: RouterState, embeddings: Embeddings | Non
             "the log keeps embeddings, which no key protects: whoever holds it and the embedder "
             'can guess texts from them; prompts = "hash" keeps none'
         )
+
+
+def _unlabelled(state: RouterState, snapshot: Snapshot, store: Store) -> Iterator[str]:
+    """Candidates of which the published predictor has no label, and whether the log has."""
+    n_labels = dict(zip(snapshot.columns, snapshot.predictor.n_labels_.tolist(), strict=True))
+    names = [c.name for c in state.candidates if not n_labels.get(c.name)]
+    for name in names:
+        if store.training_rows(limit=1, graded_of=name):
+            yield (
+                f"{name}: its labels are newer than the published predictor, so it is not offered "
+                "yet; `retrain`"
+            )
+        else:
+            yield f"{name}: no label yet, so it is not offered; `probe` it"
 
 
 def _privacy(config: Config) -> Iterator[str]:

@@ -40,6 +40,7 @@ from optllm_router.grading import Graders, graders_from_config
 from optllm_router.learning import RetrainReport, load_current, load_version
 from optllm_router.records import Candidate
 from optllm_router.router.housekeeping import Housekeeper
+from optllm_router.router.joining import Joins
 from optllm_router.router.refitting import Refits
 from optllm_router.router.store_thread import StoreThread
 from optllm_router.store.background import BackgroundWriter
@@ -99,15 +100,17 @@ class Engine:
         )
         self._warn_of_foreign(self.state.snapshot)
         self.route_models = frozenset(config.route_models)
-        self._prepare_aim(self.state)
         self.housekeeper = Housekeeper(self._keep_house)
         self._refits = Refits(self.store, config, self.embeddings)
+        self._joins = Joins(self.store, config)
         self._warned_pins: set[str] = set()
         self._threads: dict[int, StoreThread] = {}
         self._jobs: dict[int, BatchJob] = {}
         self._swap = threading.Lock()
         self._closed = False
         self._is_warm = False
+        self._prepare_aim(self.state)
+        self._try_out(self._join)
 
     def read(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
         """Read one call's arguments. Raises: ConfigError, RouterError once closed."""
@@ -292,6 +295,18 @@ class Engine:
         """Look up how many decisions are graded."""
         self._set_labels(self.store.n_graded())
 
+    def learn_newcomers(self) -> None:
+        """Take over candidates of which the published predictor has no label, but the log has."""
+        self.count_labels()
+        self._try_out(self._join)
+
+    def _join(self) -> None:
+        names = self._joins.when_due(self.state, self.state.n_labels)
+        if names and not self._closed:
+            message = f"joined the published predictor: {', '.join(names)}"
+            self.writer.log_event("join", message, {"candidates": list(names)})
+            self.take_over()
+
     def _warn_of_pin(self, name: str) -> None:
         self._warned_pins.add(name)
         if self.state.position(name) >= 0 and self.state.mode == "route":
@@ -307,10 +322,11 @@ class Engine:
             logger.warning(remark)
 
     def _keep_house(self) -> None:
-        """Take over a newly published predictor; refit when it is due."""
+        """Take over a newly published predictor; join new candidates; refit when it is due."""
         self.take_over()
         n_graded = self.store.n_graded()
         self._set_labels(n_graded)
+        self._join()
         report = self._refits.when_due(self.state, n_graded)
         if report is not None and not self._closed:
             self.writer.log_event("refit", report.reason, {"n_labels": report.n_labels})

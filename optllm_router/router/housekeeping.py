@@ -1,8 +1,9 @@
-"""What a router does in the background: take over new predictors, refit when it is time.
+"""What a router does in the background: take over new predictors, join and refit when it is time.
 
 One daemon thread, started with the first call and again after a fork. Every few seconds it looks
 whether another predictor has been published (by this process or another one that shares the
-store), and whether a refit is due, which runs in a child process (see `refitting`).
+store), whether a new candidate can join it (see `joining`), and whether a refit is due, which runs
+in a child process (see `refitting`).
 """
 
 from __future__ import annotations

@@ -66,6 +66,7 @@ def run_probe(
     n_gradings = sum(not isinstance(answer, BaseException) for answer in answered)
     all_ended = tally.wait(n_gradings, lambda: engine.writer.n_graded)
     engine.flush(FLUSH_S if all_ended else 0.0)
+    engine.learn_newcomers()
     n_skipped = len(requests) * len(engine.state.candidates) - len(work)
     return tally.report(len(requests), n_skipped, results)
 

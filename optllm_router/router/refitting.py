@@ -12,7 +12,10 @@ from optllm_router.dispatch.deciding import RouterState
 from optllm_router.dispatch.embedding import Embeddings
 from optllm_router.learning import RefitSettings, RetrainReport, refit, refit_in_child
 from optllm_router.records import Candidate
+from optllm_router.router.joining import JOINED_TO
 from optllm_router.store.base import Store
+
+SEARCHED = 50  # predictors, for the last one that was fitted and not only joined
 
 
 class RefitClock:
@@ -88,7 +91,8 @@ class Refits:
 
     def _is_due(self, state: RouterState, n_graded: int) -> bool:
         """Ask the clock, with the last fit of whichever process."""
-        fits = self._store.predictors(limit=1)
+        known = self._store.predictors(limit=SEARCHED)
+        fits = [one for one in known if JOINED_TO not in one.metrics] or known[-1:]
         if state.snapshot is None or not fits:
             return self._clock.is_due(n_graded, n_since_fit=None, fit_age_s=0.0)
         fitted_at = fits[0].created_at

@@ -247,7 +247,7 @@ class Router:
             count_text=self._engine.client.count_text,
             embed=self._engine.embed,
         )
-        self._engine.count_labels()
+        self._engine.learn_newcomers()
         return report
 
     def retrain(self) -> RetrainReport:

@@ -146,11 +146,14 @@ class Store(Protocol):
         """Return the newest decisions first, filtered."""
         ...
 
-    def training_rows(self, *, limit: int = 100_000) -> list[TrainingRow]:
+    def training_rows(
+        self, *, limit: int = 100_000, graded_of: str | None = None
+    ) -> list[TrainingRow]:
         """Return the newest answers that learning may use, oldest first.
 
         One row per decision whose serving attempt is "ok" or "abandoned" with tokens, and that is
-        no cache hit; ungraded rows train the cost forecast only.
+        no cache hit; ungraded rows train the cost forecast only. With `graded_of`, the graded
+        answers of this candidate only.
         """
         ...
 
@@ -158,7 +161,7 @@ class Store(Protocol):
         """Return how many of the `training_rows` are graded, or were after `since`."""
         ...
 
-    def publish(
+    def publish(  # noqa: PLR0913  # what one predictor is, by keyword
         self,
         *,
         version: str,
@@ -166,8 +169,13 @@ class Store(Protocol):
         metrics: Mapping[str, object],
         front: Sequence[tuple[float, float]],
         status: Literal["published", "kept_out"] = "published",
-    ) -> None:
-        """Write a predictor; "published" makes it the current one and retires the one before."""
+        replaces: str | None = None,
+    ) -> bool:
+        """Write a predictor; "published" makes it the current one and retires the one before.
+
+        With `replaces`, only while that version is the current one. Returns: whether it was
+        written, or was there already.
+        """
         ...
 
     def current_predictor(self) -> str | None:

@@ -104,9 +104,17 @@ def logged_decisions(
     ]
 
 
-def training_rows(connection: Connection, limit: int) -> list[TrainingRow]:
-    """Return the newest answers that learning may use, oldest first."""
+def training_rows(
+    connection: Connection, limit: int, graded_of: str | None = None
+) -> list[TrainingRow]:
+    """Return the newest answers that learning may use, oldest first.
+
+    With `graded_of`, the graded answers of this candidate only.
+    """
     query = _training_query().limit(limit)
+    if graded_of is not None:
+        graded = decisions.c.id.in_(select(outcomes.c.decision_id))
+        query = query.where(decisions.c.served == graded_of, graded)
     # A probe asks every candidate about one text: one copy of its features serves all rows.
     features: dict[str | None, bytes | None] = {}
     found = []

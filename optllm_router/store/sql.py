@@ -120,17 +120,19 @@ class SqlStore:
         with self._database.reading() as connection:
             return queries.logged_decisions(connection, conditions, limit)
 
-    def training_rows(self, *, limit: int = 100_000) -> list[TrainingRow]:
+    def training_rows(
+        self, *, limit: int = 100_000, graded_of: str | None = None
+    ) -> list[TrainingRow]:
         """Return the newest answers that learning may use, oldest first."""
         with self._database.reading() as connection:
-            return queries.training_rows(connection, limit)
+            return queries.training_rows(connection, limit, graded_of)
 
     def n_graded(self, *, since: datetime | None = None) -> int:
         """Return how many of the `training_rows` are graded, or were after `since`."""
         with self._database.reading() as connection:
             return queries.n_graded(connection, since)
 
-    def publish(
+    def publish(  # noqa: PLR0913  # what one predictor is, by keyword
         self,
         *,
         version: str,
@@ -138,7 +140,8 @@ class SqlStore:
         metrics: Mapping[str, object],
         front: Sequence[tuple[float, float]],
         status: Literal["published", "kept_out"] = "published",
-    ) -> None:
+        replaces: str | None = None,
+    ) -> bool:
         """Write a predictor; "published" makes it the current one."""
         row = {
             "version": version,
@@ -148,7 +151,7 @@ class SqlStore:
             "artifact": artifact,
         }
         with self._database.writing() as connection:
-            writes.publish(connection, row, front)
+            return writes.publish(connection, row, front, replaces=replaces)
 
     def current_predictor(self) -> str | None:
         """Return the version of the published predictor, None when there is none."""

@@ -103,17 +103,26 @@ def write_outcomes(
 
 
 def publish(
-    connection: Connection, row: Mapping[str, Any], front: Sequence[tuple[float, float]]
-) -> None:
+    connection: Connection,
+    row: Mapping[str, Any],
+    front: Sequence[tuple[float, float]],
+    *,
+    replaces: str | None = None,
+) -> bool:
     """Write a predictor's row and its front; a published one retires the one before.
 
-    A version is its content: writing it again adds nothing, but can publish it (again).
+    A version is its content: writing it again adds nothing, but can publish it (again). With
+    `replaces` nothing is written once another version is the current one, and False returned.
 
     Raises: StoreError when the version exists with other bytes.
     """
     if connection.dialect.name != "sqlite":
         connection.execute(text("LOCK TABLE predictors IN SHARE ROW EXCLUSIVE MODE"))
     version, status = predictors.c.version, predictors.c.status
+    if replaces is not None:
+        current = connection.execute(select(version).where(status == "published"))
+        if current.scalar_one_or_none() != replaces:
+            return False
     known = connection.execute(
         select(predictors.c.artifact).where(version == row["version"])
     ).scalar_one_or_none()
@@ -134,6 +143,7 @@ def publish(
         connection.execute(
             update(predictors).where(version == row["version"]).values(status="published")
         )
+    return True
 
 
 def forget(

@@ -72,7 +72,7 @@ def looped_column_scores(estimates, scores):
 
 
 def no_one(n):
-    return np.zeros(n, dtype=np.bool_)
+    return np.zeros((n, 1), dtype=np.bool_)
 
 
 def near(expected, found):
@@ -85,7 +85,7 @@ def test_a_query_keeps_its_level_and_a_share_of_its_differences(drawn, new, agai
     estimates, scores = drawn
     level = column_scores(estimates, scores)
     met = np.random.default_rng(seed).random(len(estimates)) < 0.5
-    found = Personal(level, new, again).of(estimates, met)
+    found = Personal(level, new, again).of(estimates, met[:, None])
 
     expected = [
         looped(row, level, again if one else new) for row, one in zip(estimates, met, strict=True)
@@ -116,9 +116,23 @@ def test_a_half_contrast_lies_half_way():
 
 def test_a_text_met_before_has_a_contrast_of_its_own():
     level, estimates = np.array([0.2, 0.8]), np.tile([0.9, 0.3], (2, 1))
-    found = Personal(level, 0.0, 1.0).of(estimates, np.array([False, True]))
+    found = Personal(level, 0.0, 1.0).of(estimates, np.array([[False], [True]]))
 
     assert near([[0.3, 0.9], [0.9, 0.3]], found)
+
+
+def test_a_text_can_be_met_by_some_columns_only():
+    level, estimates = np.array([0.2, 0.8]), np.array([[0.9, 0.3]])
+    found = Personal(level, 0.0, 1.0).of(estimates, np.array([[False, True]]))
+
+    assert near([[0.3, 0.3]], found)
+
+
+def test_what_a_query_does_to_all_is_told_by_the_columns_that_were_fitted():
+    personal = Personal(np.array([0.2, 0.8, 0.5]), 0.0, fitted=np.array([True, True, False]))
+    found = personal.of(np.array([[0.3, 0.9, 0.0]]), no_one(1))
+
+    assert near([[0.3, 0.9, 0.6]], found)
 
 
 def test_columns_without_a_label_stay_unknown_and_move_no_other():

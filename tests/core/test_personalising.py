@@ -70,7 +70,7 @@ def area(estimates, chance, cost):
 
 def fresh_areas(seed, level, contrasts, **terms):
     chance, estimates, cost = world(seed, 1_000, **terms)
-    new = np.zeros(len(cost), dtype=np.bool_)
+    new = np.zeros((len(cost), 1), dtype=np.bool_)
     return [area(Personal(level, each).of(estimates, new), chance, cost) for each in contrasts]
 
 

@@ -1,5 +1,6 @@
 """How likely each column is to answer a query well: see `predictor`."""
 
+from optllm_router.core.success.joining import NewLabels, join
 from optllm_router.core.success.labels import (
     LeftOut,
     SuccessEstimate,
@@ -14,9 +15,11 @@ __all__ = [
     "MAX_TASKS",
     "TASK_SCALE",
     "LeftOut",
+    "NewLabels",
     "SuccessEstimate",
     "SuccessPredictor",
     "checked_scores",
     "checked_tasks",
+    "join",
     "numbered",
 ]

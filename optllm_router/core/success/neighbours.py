@@ -88,6 +88,15 @@ class Neighbours:
         near = asked @ self._exponents
         return np.asarray(np.exp(near, out=near))
 
+    def of_labels(self, places: Floats, scores: Floats) -> Self:
+        """Return neighbours of the same kernel at other places, with these labels alone.
+
+        `places` is (n_labels, n_dimensions), `scores` (n_labels, n_columns), all observed.
+        """
+        at = places.astype(np.float16).astype(np.float32)  # as it is stored
+        labels = np.stack([np.ones_like(scores), scores, scores**2]).astype(np.float32)
+        return replace(self, places=at, labels=labels)
+
     def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
         """Return plain arrays for an npz file, places in half precision."""
         return {

@@ -7,6 +7,9 @@ arXiv 2403.12031). How hard a query is for all columns moves no decision and sta
 
     estimate = column's score + what the query does to all columns
              + contrast * (what is left of the query's own estimate)
+
+What a query does to all columns is a mean over those that were fitted together. A column that joins
+them later (`newcomer`) is no part of that mean, so that nothing changes for the others.
 """
 
 from __future__ import annotations
@@ -26,16 +29,21 @@ class Personal:
     """Shares of the columns' differences; `column_score` is (n_columns,), NaN without a label.
 
     `contrast` is for new texts, `contrast_met` for those that were met before, whose own labels
-    are known.
+    are known. `fitted` (n_columns,) tells the columns that were fitted together; None means all
+    that have a label.
     """
 
     column_score: Floats
     contrast: float = 1.0
     contrast_met: float = 1.0
+    fitted: Bools | None = None
 
     def of(self, estimates: Floats, met: Bools) -> Floats:
-        """Shrink the differences of `estimates`, (n_queries, n_columns); `met` is (n_queries,)."""
-        kept = np.where(met, self.contrast_met, self.contrast)[:, None]
+        """Shrink the differences of `estimates`, (n_queries, n_columns).
+
+        `met` tells the queries that were met before, (n_queries, 1) or (n_queries, n_columns).
+        """
+        kept = np.where(met, self.contrast_met, self.contrast)
         alike = self.column_score + self.common(estimates)
         return np.asarray(alike + kept * (estimates - alike))
 
@@ -45,14 +53,14 @@ class Personal:
         `elsewhere` (n_queries, n_columns) is what the columns score on other texts
         (`scores_elsewhere`): by their scores on all, a query would be judged by its own labels.
         """
-        new = np.zeros(len(estimates), dtype=np.bool_)
+        new = np.zeros((len(estimates), 1), dtype=np.bool_)
         moved = elsewhere - self.column_score
         moved -= self.common(elsewhere)
         return self.of(estimates, new) + (1.0 - self.contrast) * moved
 
     def common(self, estimates: Floats) -> Floats:
-        """Return what a query does to all labelled columns, (n_queries, 1)."""
-        known = ~np.isnan(self.column_score)
+        """Return what a query does to all columns that were fitted together, (n_queries, 1)."""
+        known = ~np.isnan(self.column_score) if self.fitted is None else self.fitted
         deviation = estimates[:, known] - self.column_score[known]
         return np.asarray(deviation.mean(axis=1, keepdims=True))
 

@@ -16,14 +16,15 @@ forests and its weights are not needed for it.
 
 The ridges' mean is drawn towards what the nearest labelled texts say (`neighbours`), and the
 columns' differences are then shrunk by as much as they mislead (`personal`). Both are judged on
-rows that did not take part.
+rows that did not take part. A column with a handful of labels joins afterwards (`newcomer`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -43,45 +44,29 @@ from optllm_router.core.success.labels import (
     numbered,
 )
 from optllm_router.core.success.neighbours import Neighbours, fit_neighbours
+from optllm_router.core.success.newcomer import (
+    Lenders,
+    Newcomer,
+    Seen,
+    newcomers_from_arrays,
+    newcomers_to_arrays,
+    placed,
+    with_newcomers,
+)
 from optllm_router.core.success.personal import (
     Personal,
     column_scores,
     contrast_slope,
     scores_elsewhere,
 )
+from optllm_router.core.success.serving import Serving, design_of
 from optllm_router.core.success.traits import N_SHAPES, Traits, packed
 from optllm_router.errors import NotTrainedError
-from optllm_router.records import Floats, Ints
+from optllm_router.records import Bools, Floats, Ints
 
 N_FOLDS = 8
 MET_STRENGTH = 5.0  # rows that a met text's contrast is drawn towards a new one's
 MOST_SPREAD = 0.5  # of anything in [0, 1]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Serving:
-    """What estimates a text, ready to use.
-
-    `per_bucket` (N_FEATURES, n_columns), `of_rest` (n_tasks + 5 + n_dense, n_columns) and `centre`
-    (n_columns,) are the ridges' mean.
-    """
-
-    ensemble: RidgeEnsemble
-    projection: Projection
-    centre: Floats
-    per_bucket: NDArray[np.float32]
-    of_rest: Floats
-
-    @classmethod
-    def of(cls, ensemble: RidgeEnsemble, projection: Projection) -> Self:
-        mean, r = ensemble.weights.mean(axis=1), projection.axes.shape[1]
-        return cls(
-            ensemble=ensemble,
-            projection=projection,
-            centre=ensemble.centre + mean[0].astype(np.float64),
-            per_bucket=projection.fold(mean[1 : 1 + r]),
-            of_rest=mean[1 + r :].astype(np.float64),
-        )
 
 
 class SuccessPredictor:
@@ -126,14 +111,21 @@ class SuccessPredictor:
         self.left_out_: LeftOut | None = None
         self._traits = Traits((), np.zeros(N_SHAPES))
         self._dense: DenseProjection | None = None
-        self._serving: _Serving | None = None
+        self._serving: Serving | None = None
         self._neighbours: Neighbours | None = None
         self._personal = Personal(np.zeros(0))
+        self._newcomers: tuple[Newcomer, ...] = ()
 
     @property
     def n_columns(self) -> int:
-        """The number of columns that it was fitted on; 0 before."""
+        """The number of columns that it was fitted on or that joined; 0 before."""
         return int(self.n_labels_.size)
+
+    @property
+    def fitted_(self) -> Bools:
+        """Which columns were fitted on labels of their own, (n_columns,)."""
+        fitted = self._personal.fitted
+        return self.n_labels_ > 0 if fitted is None else fitted
 
     @property
     def tasks_(self) -> tuple[str, ...]:
@@ -190,6 +182,7 @@ class SuccessPredictor:
         tasks = checked_tasks(tasks, n)
         shapes = np.zeros((n, N_SHAPES)) if shapes is None else np.asarray(shapes, dtype=np.float64)
         self.n_labels_ = (~np.isnan(scores)).sum(axis=0)
+        self._newcomers = ()
         self._traits = Traits.fit(tasks, shapes)
         rng = np.random.default_rng(self.seed)
         blocks = blocks_of(groups if groups is not None else [str(i) for i in range(n)], rng)
@@ -198,9 +191,9 @@ class SuccessPredictor:
             components = projection.apply(texts)
             self._dense = DenseProjection.fit(texts, components, self.seed)
             rest = self._rest(texts, tasks, shapes)
-            design = _design(components, rest)
+            design = design_of(components, rest)
             ensemble, out = RidgeEnsemble.fit(design, scores, blocks, self.n_bootstraps, rng)
-            self._serving = _Serving.of(ensemble, projection)
+            self._serving = Serving.of(ensemble, projection)
             ridge = self._masked(ensemble.out_of_bag(design, out))
             places = self._places(components, rest)
             self._fit_shrinking(places, scores, numbered(groups, n), ridge, blocks % N_FOLDS)
@@ -254,23 +247,70 @@ class SuccessPredictor:
 
         Without `spread`, `std` is left out (NaN): a live decision does not need it.
         """
+        seen = self.by_fitted(texts, checked_tasks(tasks, len(texts)), shapes, spread=spread)
+        if self._newcomers:
+            seen = with_newcomers(seen, self._newcomers, self.lenders())
+        shrunk = np.clip(self._personal.of(seen.prob, seen.met), 0.0, 1.0)
+        unknown = np.full(shrunk.shape, np.nan)
+        std = unknown if seen.std is None else np.minimum(seen.std, MOST_SPREAD)
+        return self._masked(SuccessEstimate(shrunk, std))
+
+    def by_fitted(
+        self,
+        texts: Sequence[SparseText],
+        tasks: Sequence[str],
+        shapes: Floats | None,
+        *,
+        spread: bool,
+    ) -> Seen:
+        """Return what the fitted columns make of texts; arguments as in `predict_features`."""
         serving, near = self._fitted(), self._neighbours
-        rest = self._rest(texts, checked_tasks(tasks, len(texts)), shapes)
+        rest = self._rest(texts, tasks, shapes)
         projection = serving.projection
         axes = [projection.axes] if spread or near is not None else []
         prob, *components = projection.times(texts, serving.per_bucket, *axes)
         prob += rest @ serving.of_rest
         prob += serving.centre
-        std = serving.ensemble.spread(_design(components[0], rest)) if spread else None
         met = np.zeros(len(texts), dtype=np.bool_)
+        design = places = np.empty((len(texts), 0))
+        std = None
+        if spread:
+            design = design_of(components[0], rest)
+            std = serving.ensemble.spread(design)
         if near is not None:
-            prob, met = near.estimate(self._places(components[0], rest), prob, std)
-        shrunk = np.clip(self._personal.of(prob, met), 0.0, 1.0)
-        unknown = np.full(prob.shape, np.nan)
-        std = unknown if std is None else np.minimum(std, MOST_SPREAD)
-        return self._masked(SuccessEstimate(shrunk, std))
+            places = self._places(components[0], rest)
+            prob, met = near.estimate(places, prob, std)
+        return Seen(prob=prob, std=std, met=met[:, None], design=design, places=places)
 
-    def _fitted(self) -> _Serving:
+    def lenders(self) -> Lenders:
+        """Return the fitted columns as newcomers see them. Raises: NotTrainedError before `fit`."""
+        ensemble = self._fitted().ensemble
+        own = np.where(self.fitted_, self.column_score_, np.nan)
+        return Lenders(
+            column_score=own[: ensemble.weights.shape[2]],
+            ensemble=ensemble,
+            neighbours=self._neighbours,
+        )
+
+    def with_newcomer(self, newcomer: Newcomer, n_labels: int, left_out: LeftOut | None) -> Self:
+        """Return a copy with a newcomer, and with its estimates of the training rows if known.
+
+        See `joining.join`, which makes newcomers.
+        """
+        column, joined = newcomer.column, copy(self)
+        joined.n_labels_ = placed(self.n_labels_, column, n_labels)
+        others = [one for one in self._newcomers if one.column != column]
+        joined._newcomers = (*others, newcomer)  # noqa: SLF001  # its own copy
+        joined._personal = replace(  # noqa: SLF001  # likewise
+            self._personal,
+            column_score=placed(self.column_score_, column, newcomer.score),
+            fitted=placed(self.fitted_, column, new=False),
+        )
+        joined.left_out_, joined.oob_ = left_out, None
+        joined.set_contrast(self.contrast)
+        return joined
+
+    def _fitted(self) -> Serving:
         if self._serving is None:
             raise NotTrainedError("this predictor is not fitted: call `fit` first")
         return self._serving
@@ -324,6 +364,7 @@ class SuccessPredictor:
             "contrast": np.array([self._personal.contrast, self._personal.contrast_met]),
             **self._traits.to_arrays(),
             **({} if self._neighbours is None else self._neighbours.to_arrays("near")),
+            **newcomers_to_arrays(self._newcomers),
             **serving.projection.to_arrays(),
             **({} if self._dense is None else self._dense.to_arrays()),
         }
@@ -337,17 +378,20 @@ class SuccessPredictor:
         predictor._dense = DenseProjection.from_arrays(arrays)
         weights = np.asarray(arrays["weights"], dtype=np.float32)
         ensemble = RidgeEnsemble(weights, float(arrays["centre"]))
-        predictor._serving = _Serving.of(ensemble, Projection.from_arrays(arrays))
-        level = np.where(predictor.n_labels_ > 0, 0.0, np.nan)
-        predictor._personal = Personal(level)  # where nothing is shrunk any level will do
+        predictor._serving = serving = Serving.of(ensemble, Projection.from_arrays(arrays))
         if "contrast" in arrays:  # there were neither neighbours nor shrinking at first
             score = np.asarray(arrays["column_score"], dtype=np.float64)
             kept = np.asarray(arrays["contrast"], dtype=np.float64).tolist()
             predictor._personal = Personal(score, *kept)
             predictor._neighbours = Neighbours.from_arrays(arrays, "near")
+        else:  # where nothing is shrunk any level will do; newcomers borrow a likely one
+            level = np.where(predictor.n_labels_ > 0, serving.centre, np.nan)
+            predictor._personal = Personal(level)
+        if "newcomers" in arrays:
+            own = predictor.n_labels_ > 0
+            own[np.asarray(arrays["newcomers"])] = False
+            predictor._personal = replace(predictor._personal, fitted=own)
+            predictor._newcomers = newcomers_from_arrays(
+                arrays, predictor.lenders(), predictor.seed
+            )
         return predictor
-
-
-def _design(components: Floats, rest: Floats) -> Floats:
-    """The ridges' design: intercept, text components, tasks, shape, embedding components."""
-    return np.hstack([np.ones((len(rest), 1)), components, rest])

@@ -71,6 +71,35 @@ class Learning:
 
         assert [(retried.id, 2), (abandoned.id, 30)] == [(r.decision_id, r.cost_nusd) for r in rows]
 
+    def test_training_rows_of_one_candidate_are_its_graded_answers(self, store: Store) -> None:
+        graded, of_another = record(store, 1), record(store, 3, served="large")
+        record(store, 2)
+        store.add_outcomes([an_outcome(graded, 0.5), an_outcome(graded, 1.0, source="feedback")])
+        store.add_outcomes([an_outcome(of_another, 1.0)])
+
+        (row,) = store.training_rows(graded_of="small")
+
+        assert (graded.id, 1.0) == (row.decision_id, row.score)
+        assert [] == store.training_rows(graded_of="absent")
+
+    def test_a_predictor_that_replaces_another_is_not_written_after_a_third(
+        self, store: Store
+    ) -> None:
+        def publish(version: str, replaces: str | None) -> bool:
+            artifact = version.encode()
+            return store.publish(
+                version=version, artifact=artifact, metrics={}, front=[], replaces=replaces
+            )
+
+        assert [False, True, True, False] == [
+            publish("v0", "v1"),
+            publish("v1", None),
+            publish("v2", "v1"),
+            publish("v3", "v1"),
+        ]
+        assert "v2" == store.current_predictor()
+        assert {"v1", "v2"} == {one.version for one in store.predictors()}
+
     def test_publishing_retires_the_predictor_before(self, store: Store) -> None:
         assert store.current_predictor() is None
         front = [(0.1, 0.5), (1 / 3, 0.9)]
