@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from optllm_router.core.levels import fit_levels
+from optllm_router.core.levels import chosen_levels
 from optllm_router.records import Floats, Ints
 
 DEFAULT_OUTPUT_TOKENS = 256.0
@@ -48,9 +48,9 @@ class AmountForecast:
     def fit(cls, amounts: Floats, prompt_tokens: Floats, tasks: Sequence[str]) -> Self:
         """Fit on amounts (n_rows, n_columns), NaN = not observed; any column may be empty.
 
-        Level, slope in the centred prompt length and task offsets are `fit_levels`'. Ratios are
-        those of amounts to forecasts made without them; a column's are joined by the other
-        columns', which together weigh as much as `RATIO_STRENGTH` of its own at most.
+        Level, slope in the centred prompt length and task offsets are those of `chosen_levels`.
+        Ratios are those of amounts to forecasts made without them; a column's are joined by the
+        other columns', which together weigh as much as `RATIO_STRENGTH` of its own at most.
         """
         counts = Counter(task for task in tasks if task)
         names = tuple(sorted(counts, key=lambda task: (-counts[task], task))[:MAX_TASKS])
@@ -58,7 +58,7 @@ class AmountForecast:
         number = np.array([position.get(task, len(names)) for task in tasks], dtype=np.int64)
         mean_tokens = float(np.mean(prompt_tokens)) if len(prompt_tokens) else 0.0
         centred = np.asarray(prompt_tokens, dtype=np.float64) - mean_tokens
-        levels = fit_levels(amounts, centred, number, len(names))
+        levels = chosen_levels(amounts, centred, number, len(names))
         floor = 0.1 * np.array([_mean(column) for column in amounts.T])
         return cls(
             level=levels.level,
