@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     )
     from optllm_router.core.success import SuccessEstimate, SuccessPredictor
     from optllm_router.errors import (
+        BatchBusyError,
         BudgetExceededError,
         ConfigError,
         InfeasiblePolicyError,
+        ItemInterruptedError,
         NoCandidateError,
         NotTrainedError,
         PolicyError,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BatchBusyError": "errors",
     "BudgetExceededError": "errors",
     "Budget": "core.policy",
     "CandidateSettings": "config",
@@ -62,6 +65,7 @@ _HOMES = {
     "Exact": "grading",
     "Fixed": "core.policy",
     "InfeasiblePolicyError": "errors",
+    "ItemInterruptedError": "errors",
     "JsonSchema": "grading",
     "Knee": "core.policy",
     "MostAccurate": "core.policy",
@@ -86,6 +90,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BatchBusyError",
     "Budget",
     "BudgetExceededError",
     "CandidateSettings",
@@ -97,6 +102,7 @@ __all__ = [
     "Exact",
     "Fixed",
     "InfeasiblePolicyError",
+    "ItemInterruptedError",
     "JsonSchema",
     "Knee",
     "MostAccurate",

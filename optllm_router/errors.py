@@ -8,8 +8,10 @@ RouterError
 │   └── NoCandidateError                 a query that no candidate can serve
 ├── BudgetExceededError                  a hard budget refuses the call
 ├── NotTrainedError                      there is no predictor yet
+├── ItemInterruptedError                 an item of a batch whose call an earlier run left behind
 ├── UnknownDecisionError (LookupError)   no such decision id or response id in the log
 └── StoreError                           the log cannot be opened, read or written
+    ├── BatchBusyError                   another process is working on this batch
     └── SchemaVersionError               the log's schema is not the one this code knows
 
 A message gives the value, the rule it breaks and the way out. Provider failures are not here:
@@ -102,6 +104,17 @@ class NotTrainedError(RouterError):
         self.min_labels = min_labels
 
 
+class ItemInterruptedError(RouterError):
+    """An item of a batch that was being asked when an earlier run ended, and is not asked again."""
+
+    def __init__(self, message: str, *, batch_id: str, item: int, decision_id: str) -> None:
+        """Keep which item it is, and the decision of its lost call, beside the message."""
+        super().__init__(message)
+        self.batch_id = batch_id
+        self.item = item
+        self.decision_id = decision_id
+
+
 class UnknownDecisionError(RouterError, LookupError):
     """No decision in the log has this id or this response id."""
 
@@ -117,6 +130,15 @@ class UnknownDecisionError(RouterError, LookupError):
 
 class StoreError(RouterError):
     """The log cannot be opened, read or written."""
+
+
+class BatchBusyError(StoreError):
+    """Another process is working on this batch; one at a time does."""
+
+    def __init__(self, message: str, *, batch_id: str) -> None:
+        """Keep the batch's name beside the message."""
+        super().__init__(message)
+        self.batch_id = batch_id
 
 
 class SchemaVersionError(StoreError):

@@ -6,11 +6,14 @@ turn into plain JSON values with `to_dict`.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from pathlib import Path
 from typing import Any, get_args
 
 from optllm_router.errors import ConfigError
+from optllm_router.reconciling import Reconciliation, reconcile
 from optllm_router.records import NANO_PER_USD, Attempt, Outcome
 from optllm_router.store.base import (
     GroupBy,
@@ -119,11 +122,41 @@ class HistoryFront:
         return values
 
 
-class History:
-    """Questions to the log of one store. Reads only, and always what is there now."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryBatch:
+    """Where a batch that survives its process stands.
 
-    def __init__(self, store: Store) -> None:
+    Of its `n_items`, `n_answered` have their answer; `n_failed` failed, and `n_interrupted` were
+    being asked when their run ended, or are now (`is_running`); the others were never asked.
+    `cost_usd` is what all its calls cost, interrupted ones at their forecast.
+    """
+
+    batch_id: str
+    created_at: datetime
+    n_items: int
+    n_answered: int
+    n_failed: int
+    n_interrupted: int
+    cost_usd: float
+    is_running: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the batch as JSON values, the time as ISO text."""
+        values: dict[str, Any] = _plain(asdict(self))
+        return values
+
+
+class History:
+    """Questions to the log of one store. Reads only, and always what is there now.
+
+    Args:
+        store: the log.
+        models: what each candidate's model is called, for bills that name models.
+    """
+
+    def __init__(self, store: Store, models: Mapping[str, str] | None = None) -> None:
         self._store = store
+        self._models = dict(models or {})
 
     def summary(
         self,
@@ -189,6 +222,37 @@ class History:
         Raises: UnknownDecisionError.
         """
         return _history_decision(self._store.decision(self._store.find(reference)))
+
+    def batch(self, batch_id: str) -> HistoryBatch | None:
+        """Return where a batch stands; None where no answers are kept under that name."""
+        found = self._store.batch(batch_id)
+        if found is None:
+            return None
+        return HistoryBatch(
+            batch_id=found.id,
+            created_at=found.created_at,
+            n_items=found.n_items,
+            n_answered=found.n_answered,
+            n_failed=found.n_failed,
+            n_interrupted=found.n_open,
+            cost_usd=_usd(found.spent_nusd),
+            is_running=found.is_held,
+        )
+
+    def reconcile(
+        self, path: str | Path, *, only: Collection[str] = (), tolerance: str = "0"
+    ) -> Reconciliation:
+        """Compare a provider's bill with what the log says, per candidate (or model) and day.
+
+        Args:
+            path: a CSV file with the columns `candidate` or `model`, `day` (UTC) and `cost_usd`,
+                and `n_calls` and `tokens` where it has them.
+            only: the candidates or models to compare; all where it is empty.
+            tolerance: what a row may differ by, "0.05" USD or "2%" of the larger side.
+
+        Raises: ConfigError for a file with mistakes, with their lines.
+        """
+        return reconcile(self._store, path, models=self._models, only=only, tolerance=tolerance)
 
     def fronts(self, *, limit: int = 20) -> list[HistoryFront]:
         """Return the fronts that were published, newest first: how the trade-off moved."""

@@ -18,8 +18,10 @@ ALL = [
     errors.NoCandidateError("nobody", reasons={"a": "it cannot see images"}),
     errors.BudgetExceededError("spent", budget="batch", limit_usd=1.0, left_usd=0.1),
     errors.NotTrainedError("unfit", n_labels=3, min_labels=50),
+    errors.ItemInterruptedError("left behind", batch_id="b", item=3, decision_id="d1"),
     errors.UnknownDecisionError("d1"),
     errors.StoreError("down"),
+    errors.BatchBusyError("taken", batch_id="b"),
     errors.SchemaVersionError("newer", found="9", expected="1"),
 ]
 

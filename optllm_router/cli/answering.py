@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +24,7 @@ from optllm_router.cli.options import (
     WorthOfSuccess,
     asked_policy,
 )
-from optllm_router.errors import ConfigError
+from optllm_router.cli.resuming import Run, writable
 
 if TYPE_CHECKING:
     from optllm_router.core.planning import Plan
@@ -41,6 +40,16 @@ Out = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace answers that are there already.")]
+BatchId = Annotated[
+    str | None,
+    typer.Option("--batch-id", metavar="NAME", help="Go on under this name when run again."),
+]
+SkipInterrupted = Annotated[
+    bool,
+    typer.Option(
+        "--skip-interrupted", help="Leave out what was being asked when the run before ended."
+    ),
+]
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag every call; repeatable.")
 ]
@@ -63,6 +72,8 @@ def run(  # noqa: PLR0913  # one parameter per option
     tag: Tags = None,
     concurrency: Concurrency = 16,
     force: Force = False,
+    batch_id: BatchId = None,
+    skip_interrupted: SkipInterrupted = False,
     config: ConfigFile = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
@@ -73,24 +84,36 @@ def run(  # noqa: PLR0913  # one parameter per option
     index, error and error_class. Some failures are remarked on; only when every query failed
     does the command end with 1. Without --out the answers are the output, and the summary is
     part of it with --json, a remark otherwise.
+
+    Run again, the same command goes on: with --out, where a run to that file ended before all was
+    answered; with --batch-id, in any case. What was answered is not asked again, what failed is.
+    The log keeps the answers meanwhile: with --out until the file holds them all, with --batch-id
+    until `optllm forget`.
     """
     from optllm_router.outcomes import read_requests
 
     requests = read_requests(file)
     asked = asked_policy(budget=budget, target=target, wtp=wtp, name=policy)
-    with _kept_free(out, force=force), open_router(config, store) as router:
+    this = Run(out=out, batch_id=batch_id, force=force)
+    with (
+        writable(out),
+        open_router(config, store) as router,
+        this.begun(router, skips=skip_interrupted),
+    ):
         responses = router.complete_batch(
             requests,
             policy=asked,
             concurrency=concurrency,
             progress=sys.stderr.isatty(),
+            batch_id=this.name,
+            interrupted="skip" if skip_interrupted else "ask",
             tags=tag or None,
         )
         router.flush()  # so that grades are there to be read
         lines = answer_lines(router.history, responses)
-        if out is not None:
-            out.write_text("".join(f"{output.json_line(line)}\n" for line in lines), "utf-8")
-    _show_run(lines, out=out, as_json=as_json)
+        this.write(lines)
+        remarks = this.end(router, lines)
+    _show_run(lines, remarks, out=out, as_json=as_json)
     raise typer.Exit(FAILED if all("error" in line for line in lines) else 0)
 
 
@@ -142,31 +165,11 @@ def explain(  # noqa: PLR0913  # one parameter per option
         _show_explanation(explanation)
 
 
-@contextmanager
-def _kept_free(path: Path | None, *, force: bool) -> Iterator[None]:
-    """Make sure that answers can be written, before they are paid for.
-
-    Raises: ConfigError where the file exists, OSError where it cannot be written.
-    """
-    if path is None:
-        yield
-        return
-    existed = path.exists()
-    if existed and not force:
-        raise ConfigError(
-            f"'{path}' exists, and answers cost money: give another `--out`, or `--force` to "
-            "replace them."
-        )
-    path.open("a", encoding="utf-8").close()
-    try:
-        yield
-    finally:
-        if not existed and path.exists() and path.stat().st_size == 0:
-            path.unlink()
-
-
-def _show_run(lines: Sequence[Line], *, out: Path | None, as_json: bool) -> None:
+def _show_run(
+    lines: Sequence[Line], remarks: Sequence[str], *, out: Path | None, as_json: bool
+) -> None:
     summary = summarise(lines)
+    summary["remarks"] += remarks
     for remark in summary["remarks"]:
         output.say(remark)
     if as_json:

@@ -10,6 +10,7 @@ import typer
 
 from optllm_router.cli import (
     answering,
+    budgeting,
     database,
     evaluating,
     forgetting,
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"terminal_width": HELP_WIDTH, "help_option_names": ["-h", "--help"]},
 )
+_budget = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 _database = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 app.command()(showing.demo)
@@ -48,6 +50,8 @@ app.command()(learning.feedback)
 app.command()(learning.retrain)
 app.command()(forgetting.forget)
 app.command(cls=ManyValues)(evaluating.evaluate)
+app.add_typer(_budget, name="budget", help="Compare what was spent with a provider's bill.")
+_budget.command()(budgeting.reconcile)
 app.add_typer(_database, name="db", help="Look at the log's schema, or move it.")
 _database.command()(database.upgrade)
 _database.command()(database.downgrade)

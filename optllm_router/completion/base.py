@@ -70,6 +70,14 @@ class Client(Protocol):
         """Read text, usage, id and cost off a finished (non-streaming) response."""
         ...
 
+    def dump(self, response: Response) -> Mapping[str, Any]:
+        """Return a finished response as JSON values, for a batch that survives its process."""
+        ...
+
+    def restore(self, values: Mapping[str, Any]) -> Response:
+        """Return the response that was dumped, equal to it in all that the provider said."""
+        ...
+
     def meter(self, arguments: Mapping[str, Any]) -> StreamMeter:
         """Return a fresh meter for a stream that is called with `arguments`."""
         ...

@@ -35,6 +35,7 @@ PROTECTED_ARGUMENTS = frozenset(
     }
 )
 
+_PLAIN = (str, int, float, bool, type(None))
 _LOCAL_SWITCHES = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS")
 
 # Recognised by name, since the HTTP library below (httpx, aiohttp) is LiteLLM's own choice.
@@ -81,6 +82,18 @@ class LiteLLMClient:
     def describe(self, response: Response) -> Answer:
         """Read text, usage and id off a finished response; tool calls are text, as JSON."""
         return describe_response(response)
+
+    def dump(self, response: Response) -> Mapping[str, Any]:
+        """Return a finished response as JSON values, hidden facts included but for headers."""
+        hidden = response._hidden_params  # noqa: SLF001  # where LiteLLM's users look
+        plain = {name: value for name, value in hidden.items() if isinstance(value, _PLAIN)}
+        return {"response": response.model_dump(mode="json"), "hidden": plain}
+
+    def restore(self, values: Mapping[str, Any]) -> Response:
+        """Return the `ModelResponse` that was dumped."""
+        response = _litellm().ModelResponse(**values["response"])
+        response._hidden_params = dict(values["hidden"])  # noqa: SLF001  # likewise
+        return response
 
     def meter(self, arguments: Mapping[str, Any]) -> StreamMeter:
         """Return a fresh meter; it hides the usage chunk unless `arguments` ask for it."""

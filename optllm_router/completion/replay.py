@@ -25,6 +25,8 @@ from optllm_router.completion.responses import (
     PlainMessage,
     PlainResponse,
     PlainUsage,
+    dump_plain,
+    restore_plain,
 )
 from optllm_router.errors import BudgetExceededError, ConfigError
 from optllm_router.records import NANO_PER_USD, Candidate, Capabilities, Floats, Ints
@@ -100,6 +102,14 @@ class ReplayClient:
             response_id=answer.response_id,
             cost_nusd=recorded["cost_nusd"],
         )
+
+    def dump(self, response: Response) -> Mapping[str, Any]:
+        """Return a replayed response as JSON values."""
+        return dump_plain(response)
+
+    def restore(self, values: Mapping[str, Any]) -> Response:
+        """Return the response that was dumped."""
+        return restore_plain(values)
 
     def meter(self, arguments: Mapping[str, Any]) -> StreamMeter:
         """Return a meter, for the protocol's sake: there are no streams to watch."""

@@ -7,8 +7,8 @@ callers and the router write into a response's `_hidden_params`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -106,3 +106,33 @@ class PlainChunk(Readable):
     usage: PlainUsage | None = None
     object: str = "chat.completion.chunk"
     _hidden_params: dict[str, Any] = field(default_factory=dict)
+
+
+def dump_plain(response: PlainResponse) -> dict[str, Any]:
+    """Return a finished plain response as JSON values."""
+    return asdict(response)
+
+
+def restore_plain(values: Mapping[str, Any]) -> PlainResponse:
+    """Return the response that `dump_plain` was given."""
+    usage = values["usage"]
+    return PlainResponse(
+        **{
+            **values,
+            "choices": [_choice(choice) for choice in values["choices"]],
+            "usage": None if usage is None else PlainUsage(**usage),
+        }
+    )
+
+
+def _choice(values: Mapping[str, Any]) -> PlainChoice:
+    message = values["message"]
+    calls = message["tool_calls"]
+    said = PlainMessage(
+        **{**message, "tool_calls": None if calls is None else list(map(_tool_call, calls))}
+    )
+    return PlainChoice(**{**values, "message": said})
+
+
+def _tool_call(values: Mapping[str, Any]) -> PlainToolCall:
+    return PlainToolCall(**{**values, "function": PlainFunction(**values["function"])})

@@ -10,7 +10,7 @@ best column that does; when none does, the query is refused and nothing is spent
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,7 +64,8 @@ class BatchRun:
         texts: their hashed texts.
         policies: what to aim at, and the batch's hard cap if it has one (see `batch_policy`).
 
-    Raises: InfeasiblePolicyError before anything is spent.
+    Raises: InfeasiblePolicyError before anything is spent; once a batch goes on that has spent of
+    its cap, what does not fit is refused item by item instead.
     """
 
     def __init__(
@@ -88,7 +89,16 @@ class BatchRun:
         self._choice: Ints = np.full(len(self.items), -1, dtype=np.int64)
         self._price = 0.0
         self._reason = describe(self._policy)
-        self._replan(first=True)
+        self._replan(first=self.cap is None or not self.cap.balance.spent_nusd)
+
+    def leave_out(self, items: Container[int]) -> None:
+        """Hand out the others only: these were planned with them, but have their answers."""
+        keep = np.array([item not in items for item in self.items], dtype=np.bool_)
+        self.items = [item for item in self.items if item not in items]
+        self._texts = [text for text, kept in zip(self._texts, keep, strict=True) if kept]
+        self._estimates = self._estimates.rows(np.flatnonzero(keep))
+        self._choice = self._choice[keep]
+        self._slice_end = min(self._slice_end, len(self.items))
 
     def take(self) -> Step:
         """Return the next step, None when there is nothing left to hand out."""

@@ -25,17 +25,27 @@ from optllm_router.dispatch.journal import Journal
 from optllm_router.dispatch.notes import annotate, attach
 from optllm_router.dispatch.policies import is_capped
 from optllm_router.dispatch.requests import Request, check_bound
+from optllm_router.dispatch.resuming import Place
 from optllm_router.dispatch.streams import End, RoutedStream
-from optllm_router.errors import BudgetExceededError, StoreError
+from optllm_router.errors import BatchBusyError, BudgetExceededError, StoreError
 from optllm_router.grading import Grader, Graders, check_reference
 from optllm_router.ledger import Cap
 from optllm_router.records import NANO_PER_USD, Attempt, Decision, Outcome
 from optllm_router.store.background import BackgroundWriter
-from optllm_router.store.base import Store
+from optllm_router.store.base import BatchItem, Store
 
 logger = logging.getLogger("optllm_router")
 
 POLL_S = 0.004
+
+_BOUND = (
+    "and a hard budget binds: no call was made, since money that cannot be accounted for is not "
+    "spent. Repair the store, or lift the budget"
+)
+_UNBOUND = (
+    "and the batch is to survive: no call was made, since what cannot be written down would be "
+    "asked twice. Repair the store, or leave `batch_id` out"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,8 @@ class Task:
     `decided` is given when a batch has decided (and reserved) already; `on_cost` is told what the
     call cost in nano-USD, once, whatever happens. `policy` is the batch's own, `cap` its budget
     that a call which is decided here has to reserve from. `grader` replaces the task's own;
-    `on_score` is told the candidate and its score, once it is graded.
+    `on_score` is told the candidate and its score, once it is graded. `place` keeps the answer of
+    an item whose batch survives its process: such a call, too, is on disk before it is made.
     """
 
     request: Request
@@ -56,6 +67,7 @@ class Task:
     cap: Cap | None = None
     grader: Grader | None = None
     on_score: Callable[[str, float], None] | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +137,7 @@ class _Call:
     def converse(self) -> Conversation:
         sent = False
         try:
-            if self.is_bound:
+            if self.is_bound or self.task.place is not None:
                 yield Write(self._write_ahead)
             sent = True
             response = yield Send(self.decided.candidate, self._arguments())
@@ -134,7 +146,9 @@ class _Call:
                 maybe = sent and self._may_have_cost(error)
                 attempt = self.entries.failed(error, maybe_billed=maybe)
                 attach(error, (attempt,))
-                yield Write(lambda: self._conclude(attempt))
+                place = self.task.place
+                item = None if place is None else place.failed(self.entries.decision_id, error)
+                yield Write(lambda: self._conclude(attempt, item))
             raise
         if self.task.request.stream:
             return (yield from self._streaming(response))
@@ -156,8 +170,10 @@ class _Call:
         billed = bill(self.desk.client, self.decided.candidate, self.task.request.query, answer)
         attempt = self.entries.attempt("ok", billed, response_id=answer.response_id)
         attempt = replace(attempt, cache_hit=answer.cache_hit)
-        yield Write(lambda: self._conclude(attempt))
-        annotate(response, self._facts(billed))
+        facts, place = self._facts(billed), self.task.place
+        item = None if place is None else place.answered(self.desk.client, response, facts)
+        yield Write(lambda: self._conclude(attempt, item))
+        annotate(response, facts)
         self._grade(answer.text, response)
         return response
 
@@ -222,23 +238,24 @@ class _Call:
 
     def _write_ahead(self) -> None:
         """Write the call down before it spends of a hard budget. Raises: StoreError."""
-        opened = self.entries.opened()
+        opened, place = self.entries.opened(), self.task.place
+        item = None if place is None else place.claimed(self.entries.decision_id)
+        decision = self.entries.decision(served=None)
         try:
-            self.desk.journal.write_ahead(_recording(self.entries.decision(served=None), opened))
+            self.desk.journal.write_ahead(_recording(decision, opened, item))
+        except BatchBusyError:
+            raise
         except StoreError as error:
-            raise StoreError(
-                f"{error}; and a hard budget binds: no call was made, since money that cannot be "
-                "accounted for is not spent. Repair the store, or lift the budget"
-            ) from error
+            raise StoreError(f"{error}; {_BOUND if self.is_bound else _UNBOUND}") from error
         self.opened = opened
 
-    def _conclude(self, attempt: Attempt) -> None:
-        """Write how the call went, and book its cost."""
+    def _conclude(self, attempt: Attempt, item: BatchItem | None = None) -> None:
+        """Write how the call went, keep a batch's answer with it, and book its cost."""
         self.cost_nusd = attempt.cost_nusd or 0
         served = None if attempt.status == "error" else self._served()
         if self.opened is not None:
             completed = replace(attempt, id=self.opened.id)
-            self.desk.journal.write(lambda store: store.settle(completed, served=served))
+            self.desk.journal.write(lambda store: store.settle(completed, served=served, item=item))
         else:
             decision = self.entries.decision(served=served)
             self.desk.journal.write(_recording(decision, attempt))
@@ -292,5 +309,7 @@ class _Call:
         }
 
 
-def _recording(decision: Decision, attempt: Attempt) -> Callable[[Store], None]:
-    return lambda store: store.record(decision, [attempt])
+def _recording(
+    decision: Decision, attempt: Attempt, item: BatchItem | None = None
+) -> Callable[[Store], None]:
+    return lambda store: store.record(decision, [attempt], item=item)

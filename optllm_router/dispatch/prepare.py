@@ -21,6 +21,7 @@ from optllm_router.dispatch.batch import BatchRun, with_call_cap
 from optllm_router.dispatch.deciding import Decider, RouterState
 from optllm_router.dispatch.policies import batch_policy, call_cap, check_policy
 from optllm_router.dispatch.requests import Request
+from optllm_router.dispatch.resuming import HeldBatch
 from optllm_router.dispatch.workers import BatchJob
 from optllm_router.errors import (
     ConfigError,
@@ -78,34 +79,47 @@ def prepare_batch(  # noqa: PLR0913  # who decides, on what, under what, and whe
     *,
     batch_id: str,
     on_done: Callable[[], None],
+    held: HeldBatch | None = None,
 ) -> BatchJob:
-    """Prepare a batch.
+    """Prepare a batch; of one that goes on (`held`), what is known already is not asked.
+
+    Under a budget the rest is planned on what earlier runs left. Else all is planned again, so that
+    the rest is treated as it would have been.
 
     Raises: InfeasiblePolicyError, before anything is spent.
     """
     requests = [_without_stream(request) for request in requests]
     aim, cap = batch_policy(state.policy, policy)
+    known = held.known if held is not None else {}
+    if held is not None and cap is not None:
+        cap.settle(0, held.spent_nusd)
     alone = state.mode == "shadow" or (isinstance(aim, Budget) and aim.per == "call")
     routed = [] if alone else [i for i, r in enumerate(requests) if _is_planned(r)]
+    rest = [i for i in routed if i not in known]
+    if cap is not None or not rest:
+        routed = rest
     plan = None
     try:
         asked = [(i, _request(requests[i])) for i in routed]
         plan = _plan(decider, state, asked, (aim, cap), policy)
+        if plan is not None and known:
+            plan.leave_out(known)
     except RouterError:
         raise
     except Exception:
         decider.n_faults += 1
         logger.exception("the batch could not be planned; its items are decided one by one")
-    planned = set(plan.items if plan is not None else ())
+    done = {*(plan.items if plan is not None else ()), *known}
     return BatchJob(
         state=state,
         requests=requests,
         plan=plan,
-        live=[i for i, r in enumerate(requests) if isinstance(r, Request) and i not in planned],
+        live=[i for i, r in enumerate(requests) if isinstance(r, Request) and i not in done],
         cap=cap,
         policy=policy,
         batch_id=batch_id,
         on_done=on_done,
+        held=held,
     )
 
 

@@ -21,6 +21,7 @@ from optllm_router.dispatch.calls import POLL_S, Desk, Task
 from optllm_router.dispatch.deciding import RouterState
 from optllm_router.dispatch.effects import arun, run
 from optllm_router.dispatch.requests import Request
+from optllm_router.dispatch.resuming import HeldBatch, Place
 from optllm_router.ledger import Cap
 
 
@@ -29,7 +30,8 @@ class BatchJob:
     """What there is to do: planned items (`plan`), and items that are decided one by one (`live`).
 
     `results` has one place per item of the caller's list; items that could not be read hold their
-    exception from the start. `tasks`, where given, are the live items' ready tasks.
+    exception from the start. `tasks`, where given, are the live items' ready tasks. `held` is
+    there where the batch survives its process: its known answers hold their places, too.
     """
 
     state: RouterState
@@ -41,6 +43,7 @@ class BatchJob:
     batch_id: str
     on_done: Callable[[], None]
     tasks: Sequence[Task] | None = None
+    held: HeldBatch | None = None
     results: list[Any] = field(init=False)
     _next_live: int = field(default=0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -51,6 +54,8 @@ class BatchJob:
         for item, request in enumerate(self.requests):
             if isinstance(request, Exception):
                 self.finish(item, request)
+        for item, result in (self.held.known if self.held is not None else {}).items():
+            self.finish(item, result)
 
     @classmethod
     def of_tasks(
@@ -102,7 +107,13 @@ class BatchJob:
             self._next_live += 1
         if self.tasks is not None:
             return item, self.tasks[item]
-        task = Task(self._request(item), batch_id=self.batch_id, policy=self.policy, cap=self.cap)
+        task = Task(
+            self._request(item),
+            batch_id=self.batch_id,
+            policy=self.policy,
+            cap=self.cap,
+            place=self._place(item),
+        )
         return item, task
 
     def _planned(self, plan: BatchRun, step: Assignment) -> Task:
@@ -112,7 +123,11 @@ class BatchJob:
             batch_id=self.batch_id,
             policy=self.policy,
             on_cost=lambda cost: plan.settle(step, cost),
+            place=self._place(step.item),
         )
+
+    def _place(self, item: int) -> Place | None:
+        return None if self.held is None else self.held.place(item)
 
     def _request(self, item: int) -> Request:
         request = self.requests[item]

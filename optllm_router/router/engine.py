@@ -10,8 +10,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optllm_router.completion.base import Client
@@ -34,6 +34,13 @@ from optllm_router.dispatch.policies import check_policy
 from optllm_router.dispatch.prepare import prepare_batch
 from optllm_router.dispatch.privacy import Privacy
 from optllm_router.dispatch.requests import AUTO, Request, item_arguments, read_request
+from optllm_router.dispatch.resuming import (
+    HeldBatch,
+    Interrupted,
+    check_survival,
+    hold_batch,
+    request_keys,
+)
 from optllm_router.dispatch.workers import BatchJob
 from optllm_router.errors import ConfigError, RouterError, UnpricedCandidateError
 from optllm_router.grading import Graders, graders_from_config
@@ -52,6 +59,17 @@ logger = logging.getLogger("optllm_router")
 CLOSE_S = 5.0
 FLUSH_S = 30.0
 LONG_CHARACTERS = 10_000  # counting the tokens of so many takes some 2 ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchAsked:
+    """A batch as a caller asks for it; see `Router.complete_batch`."""
+
+    items: Sequence[Any]
+    common: Mapping[str, Any]
+    policy: Policy | None
+    batch_id: str | None = None
+    interrupted: Interrupted = "ask"
 
 
 class Engine:
@@ -178,20 +196,37 @@ class Engine:
         """Return requests with the embeddings of their texts; what is no request stays."""
         return list(requests) if self.embeddings is None else with_embeddings(requests, self.embed)
 
-    def batch(
-        self, items: Sequence[Any], policy: Policy | None, common: Mapping[str, Any], advance: Any
-    ) -> BatchJob:
-        """Read and plan a batch. Raises: InfeasiblePolicyError before anything is spent."""
+    def batch(self, asked: BatchAsked, advance: Callable[[], None]) -> BatchJob:
+        """Read and plan a batch; one that survives is held from here on, until it is worked off.
+
+        Raises: InfeasiblePolicyError before anything is spent; ConfigError, BatchBusyError.
+        """
         self._check_open()
-        check_policy(policy, self.state.candidates)
-        return prepare_batch(
-            self.desk.decider,
-            self.state,
-            self.embedded([self.read_or_error(item, common) for item in items]),
-            policy,
-            batch_id=new_id(),
-            on_done=advance,
-        )
+        check_policy(asked.policy, self.state.candidates)
+        check_survival(asked.batch_id, asked.interrupted)
+        read = [self.read_or_error(item, asked.common) for item in asked.items]
+        requests = self.embedded(read)
+        held = self._held(asked)
+        try:
+            return prepare_batch(
+                self.desk.decider,
+                self.state,
+                requests,
+                asked.policy,
+                batch_id=new_id() if held is None else held.batch_id,
+                on_done=advance,
+                held=held,
+            )
+        except BaseException:
+            if held is not None:
+                held.close()
+            raise
+
+    def _held(self, asked: BatchAsked) -> HeldBatch | None:
+        if asked.batch_id is None:
+            return None
+        keys = request_keys(asked.items, asked.common, self.config.feature_key)
+        return hold_batch(self.store, self.client, asked.batch_id, keys, asked.interrupted)
 
     @contextmanager
     def working_off(self, job: BatchJob) -> Iterator[None]:
@@ -199,13 +234,14 @@ class Engine:
 
         Raises: RouterError once closed.
         """
-        with self._swap:
-            self._check_open()
-            self._jobs[id(job)] = job
-        try:
-            yield
-        finally:
-            del self._jobs[id(job)]
+        with nullcontext() if job.held is None else closing(job.held):
+            with self._swap:
+                self._check_open()
+                self._jobs[id(job)] = job
+            try:
+                yield
+            finally:
+                del self._jobs[id(job)]
         if self._closed:
             job.results[:] = [_closed_error() if r is None else r for r in job.results]
 

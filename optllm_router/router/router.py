@@ -20,6 +20,7 @@ from optllm_router.dispatch.effects import arun, run
 from optllm_router.dispatch.prepare import plan_requests
 from optllm_router.dispatch.probing import ProbeReport
 from optllm_router.dispatch.requests import AUTO, checked_concurrency, checked_requests
+from optllm_router.dispatch.resuming import Interrupted
 from optllm_router.dispatch.workers import arun_batch, run_batch
 from optllm_router.errors import NotTrainedError
 from optllm_router.grading import Grader
@@ -28,7 +29,7 @@ from optllm_router.learning import RetrainReport
 from optllm_router.outcomes import ImportReport
 from optllm_router.records import Candidate
 from optllm_router.router import reports
-from optllm_router.router.engine import FLUSH_S, Engine
+from optllm_router.router.engine import FLUSH_S, BatchAsked, Engine
 from optllm_router.router.feedback import FEEDBACK, feedback_outcome, reference_of
 from optllm_router.router.importing import import_table
 from optllm_router.router.probes import read_probe, run_probe
@@ -115,50 +116,77 @@ class Router:
 
     # -- batches ----------------------------------------------------------------------------
 
-    def complete_batch(
+    def complete_batch(  # noqa: PLR0913  # the face: each is an everyday choice
         self,
         requests: Sequence[Any],
         *,
         policy: Policy | None = None,
         concurrency: int = 16,
         progress: bool = False,
+        batch_id: str | None = None,
+        interrupted: Interrupted = "ask",
         **kwargs: Any,
     ) -> list[Any]:
         """Answer a batch under one policy: planned as a whole, re-planned as money is spent.
+
+        With a `batch_id` the batch survives its process: the log keeps its answers, which is what
+        was said, whatever `prompts` says (`forget_answers` and `optllm forget` erase it). Calling
+        again with the same requests returns the answers that are there and asks the rest, failed
+        items too; a budget counts what earlier calls spent. One process works on it at a time.
 
         Args:
             requests: texts, message lists, or dicts of `complete` arguments.
             policy: replaces the configured one; a `Budget` per batch is also a hard cap.
             concurrency: calls at the same time, at least 1.
             progress: draw a progress bar on standard error.
+            batch_id: the name under which the batch goes on after a crash.
+            interrupted: items that were being asked when an earlier run ended, whose calls are in
+                the log at their forecast: "ask" them again, or "skip" them (ItemInterruptedError).
             kwargs: arguments of every item; an item's own win.
 
         Returns: answers in order; a failed item's exception stands in its place, also of those
             that were not asked because the router was closed meanwhile.
 
-        Raises: InfeasiblePolicyError before anything is spent.
+        Raises: InfeasiblePolicyError before anything is spent; ConfigError where `batch_id` began
+            with other requests; BatchBusyError where another run is working on it.
         """
         requests = checked_requests(requests)
+        asked = BatchAsked(
+            items=requests,
+            common=kwargs,
+            policy=policy,
+            batch_id=batch_id,
+            interrupted=interrupted,
+        )
         with progress_bar(len(requests), "calls", show=progress) as advance:
-            job = self._engine.batch(requests, policy, kwargs, advance)
+            job = self._engine.batch(asked, advance)
             with self._engine.working_off(job):
                 return run_batch(self._engine.desk, job, checked_concurrency(concurrency))
 
-    async def acomplete_batch(
+    async def acomplete_batch(  # noqa: PLR0913  # as `complete_batch`
         self,
         requests: Sequence[Any],
         *,
         policy: Policy | None = None,
         concurrency: int = 16,
         progress: bool = False,
+        batch_id: str | None = None,
+        interrupted: Interrupted = "ask",
         **kwargs: Any,
     ) -> list[Any]:
         """Do what `complete_batch` does without blocking the event loop."""
         import asyncio
 
         requests, concurrency = checked_requests(requests), checked_concurrency(concurrency)
+        asked = BatchAsked(
+            items=requests,
+            common=kwargs,
+            policy=policy,
+            batch_id=batch_id,
+            interrupted=interrupted,
+        )
         with progress_bar(len(requests), "calls", show=progress) as advance:
-            job = await asyncio.to_thread(self._engine.batch, requests, policy, kwargs, advance)
+            job = await asyncio.to_thread(self._engine.batch, asked, advance)
             with self._engine.working_off(job):
                 thread = self._engine.store_thread()
                 return await arun_batch(self._engine.desk, job, concurrency, thread)
@@ -171,6 +199,17 @@ class Router:
         return self.complete_batch(
             [{"messages": item} for item in messages], concurrency=workers, **given
         )
+
+    def forget_answers(self, batch_id: str) -> int:
+        """Erase the answers that are kept of a batch; its calls stay in the log.
+
+        The batch begins anew when it is asked again.
+
+        Returns: how many answers there were.
+
+        Raises: BatchBusyError while a run is working on it.
+        """
+        return self._engine.store.forget_answers(batch_id)
 
     def plan(self, requests: Sequence[Any], *, policy: Policy | None = None, **kwargs: Any) -> Plan:
         """Decide a batch and spend nothing.
@@ -280,7 +319,7 @@ class Router:
     @cached_property
     def history(self) -> History:
         """What people ask of the log."""
-        return History(self._engine.store)
+        return History(self._engine.store, {c.name: c.model for c in self.candidates})
 
     def check(self) -> list[str]:
         """Return remarks on what is missing or weak in this set-up; an empty list is good."""

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, Protocol
+from datetime import date, datetime
+from typing import Any, Literal, Protocol
 
 from optllm_router.records import Attempt, Decision, Outcome, TokenPrice, TrainingRow
 
@@ -82,6 +82,62 @@ class ForgetReport:
     n_attempts: int
     n_outcomes: int
     n_texts: int
+    n_answers: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpentDay:
+    """What one candidate cost on one UTC day, exact.
+
+    `estimated_nusd` is the part that was forecast or counted here; `n_unpriced` counts calls whose
+    cost is unknown (left out of `cost_nusd`).
+    """
+
+    candidate: str
+    day: date
+    n_calls: int
+    cost_nusd: int
+    estimated_nusd: int
+    n_unpriced: int
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchItem:
+    """One item of a batch that survives its process, and the call that was last made for it.
+
+    "open": claimed by `owner`, its call under way; "answered": `answer` holds it, as JSON values;
+    "failed": to be asked again. `item` counts from 0 in the caller's list.
+    """
+
+    batch_id: str
+    item: int
+    decision_id: str
+    status: Literal["open", "answered", "failed"]
+    answer: Mapping[str, Any] | None = None
+    owner: str = ""  # needed to claim, not kept with the item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedBatch:
+    """Where a batch that survives its process stands.
+
+    `request_keys` holds 16 bytes per item. `spent_nusd` is what all its calls cost since it began,
+    the lost ones at their forecast. It is somebody's while `is_held`, until `alive_until` (seconds
+    since 1970 by the database's clock) unless that is renewed.
+    """
+
+    id: str
+    created_at: datetime
+    request_keys: bytes
+    n_items: int
+    n_answered: int
+    n_failed: int
+    n_open: int
+    spent_nusd: int
+    owner: str | None
+    alive_until: float | None
+    is_held: bool
 
 
 class Store(Protocol):
@@ -89,10 +145,15 @@ class Store(Protocol):
 
     url: str
 
-    def record(self, decision: Decision, attempts: Sequence[Attempt]) -> None:
+    def record(
+        self, decision: Decision, attempts: Sequence[Attempt], *, item: BatchItem | None = None
+    ) -> None:
         """Write one decision with its attempts (the last one may still be "open").
 
         Idempotent on the ids: writing the same decision and attempts again changes nothing.
+        An `item` is claimed for the decision with it.
+
+        Raises: BatchBusyError where the item's batch is not its owner's; nothing is written.
         """
         ...
 
@@ -104,8 +165,12 @@ class Store(Protocol):
         """Write many decisions, attempts and outcomes in one transaction (imports, probes)."""
         ...
 
-    def settle(self, attempt: Attempt, *, served: str | None) -> None:
+    def settle(
+        self, attempt: Attempt, *, served: str | None, item: BatchItem | None = None
+    ) -> None:
         """Complete an open attempt, and set the decision's `served`; a second time does nothing.
+
+        What became of an `item` is written with it, unless another call holds the item by now.
 
         Raises: UnknownDecisionError when no such attempt was recorded.
         """
@@ -218,17 +283,58 @@ class Store(Protocol):
         """
         ...
 
+    def spent_by_day(self, first: date, last: date) -> list[SpentDay]:
+        """Return what candidates cost per UTC day, from the first day to the last, both included.
+
+        By candidate, then day. Imports, answers of a cache and free failures are left out.
+        """
+        ...
+
     def forget(
         self,
         *,
         session_id: str | None = None,
         tag: str | None = None,
         before: datetime | None = None,
+        batch_id: str | None = None,
     ) -> ForgetReport:
-        """Erase decisions, their attempts and outcomes, and texts no other decision refers to.
+        """Erase decisions, their attempts, outcomes and kept answers, and texts nobody refers to.
 
         The conditions given all must hold; none given is a ConfigError. Predictors already
         fitted are not changed: refit to drop what they learned.
+        """
+        ...
+
+    def hold_batch(self, batch_id: str, *, owner: str, request_keys: bytes) -> bool:
+        """Make a batch somebody's for a while (see `store.batches`); begin it where it is new.
+
+        What earlier owners left under way is settled at its forecast. `request_keys` count only
+        for a new batch.
+
+        Returns: whether it succeeded; it does not while another owner's lease lasts.
+        """
+        ...
+
+    def renew_batch(self, batch_id: str, *, owner: str) -> bool:
+        """Extend an owner's lease; return whether the batch is still its own."""
+        ...
+
+    def release_batch(self, batch_id: str, *, owner: str) -> None:
+        """End an owner's lease; nothing where the batch is not its own."""
+        ...
+
+    def batch(self, batch_id: str) -> LoggedBatch | None:
+        """Return where a batch stands; None where there is none whose answers are kept."""
+        ...
+
+    def batch_items(self, batch_id: str) -> list[BatchItem]:
+        """Return the items of a batch that were ever asked, in their order."""
+        ...
+
+    def forget_answers(self, batch_id: str) -> int:
+        """Erase a batch's answers, so that it begins anew; its decisions stay. Return how many.
+
+        Raises: BatchBusyError while somebody works on it.
         """
         ...
 

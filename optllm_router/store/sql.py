@@ -7,24 +7,28 @@ here is only where a transaction begins and ends.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Literal
 
 from sqlalchemy import ColumnElement, select
 
 from optllm_router.errors import ConfigError, StoreError, UnknownDecisionError
 from optllm_router.records import Attempt, Decision, Outcome, TokenPrice, TrainingRow
-from optllm_router.store import queries, rows, schema, tables, writes
+from optllm_router.store import batches, queries, rows, schema, tables, writes
 from optllm_router.store.base import (
+    BatchItem,
     ForgetReport,
     GroupBy,
+    LoggedBatch,
     LoggedDecision,
     LoggedEvent,
     PublishedPredictor,
+    SpentDay,
     SummaryRow,
 )
 from optllm_router.store.database import Database, Durability, sqlite_file
 from optllm_router.store.faults import shown
+from optllm_router.store.spending import spent_by_day
 from optllm_router.store.summary import summary
 
 
@@ -58,11 +62,16 @@ class SqlStore:
         self.url = database.url.render_as_string(hide_password=False)
         self._database = database
         self._statements = rows.Statements(database.engine.dialect)
+        self._of_items = batches.Statements(database.engine.dialect)
 
-    def record(self, decision: Decision, attempts: Sequence[Attempt]) -> None:
-        """Write one decision with its attempts; again changes nothing."""
+    def record(
+        self, decision: Decision, attempts: Sequence[Attempt], *, item: BatchItem | None = None
+    ) -> None:
+        """Write one decision with its attempts, and claim a batch's item; again changes nothing."""
         with self._database.raw_writing() as cursor:
             writes.insert_entries(cursor, self._statements, [(decision, attempts)])
+            if item is not None:
+                batches.write_item(cursor, self._of_items, item)
 
     def record_many(
         self,
@@ -76,10 +85,14 @@ class SqlStore:
             cursor.close()
             writes.write_outcomes(connection, self._statements, outcomes)
 
-    def settle(self, attempt: Attempt, *, served: str | None) -> None:
-        """Complete an open attempt and set the decision's `served`; again does nothing."""
+    def settle(
+        self, attempt: Attempt, *, served: str | None, item: BatchItem | None = None
+    ) -> None:
+        """Complete an open attempt, set the decision's `served`, and keep a batch item's answer."""
         with self._database.raw_writing() as cursor:
             writes.settle(cursor, self._statements, attempt, served)
+            if item is not None:
+                batches.write_item(cursor, self._of_items, item)
 
     def add_outcomes(self, outcomes: Sequence[Outcome]) -> int:
         """Write outcomes; return how many were new or changed a score."""
@@ -218,18 +231,58 @@ class SqlStore:
         with self._database.reading() as connection:
             return summary(connection, by, conditions)
 
+    def spent_by_day(self, first: date, last: date) -> list[SpentDay]:
+        """Return what candidates cost per UTC day, both days included."""
+        with self._database.reading() as connection:
+            return spent_by_day(connection, first, last)
+
     def forget(
         self,
         *,
         session_id: str | None = None,
         tag: str | None = None,
         before: datetime | None = None,
+        batch_id: str | None = None,
     ) -> ForgetReport:
-        """Erase decisions, their attempts and outcomes, and texts nothing else refers to."""
+        """Erase decisions, their attempts, outcomes and answers, and texts nothing refers to."""
         with self._database.writing() as connection:
-            report = writes.forget(connection, session_id=session_id, tag=tag, before=before)
+            report = writes.forget(
+                connection, session_id=session_id, tag=tag, before=before, batch_id=batch_id
+            )
         self._database.empty_write_ahead_log()
         return report
+
+    def hold_batch(self, batch_id: str, *, owner: str, request_keys: bytes) -> bool:
+        """Make a batch somebody's, beginning it where it is new; return whether it succeeded."""
+        with self._database.writing() as connection:
+            return batches.hold(connection, batch_id, owner, request_keys)
+
+    def renew_batch(self, batch_id: str, *, owner: str) -> bool:
+        """Extend an owner's lease; return whether the batch is still its own."""
+        with self._database.writing() as connection:
+            return batches.renew(connection, batch_id, owner)
+
+    def release_batch(self, batch_id: str, *, owner: str) -> None:
+        """End an owner's lease."""
+        with self._database.writing() as connection:
+            batches.release(connection, batch_id, owner)
+
+    def batch(self, batch_id: str) -> LoggedBatch | None:
+        """Return where a batch stands; None where there is none whose answers are kept."""
+        with self._database.reading() as connection:
+            return batches.logged_batch(connection, batch_id)
+
+    def batch_items(self, batch_id: str) -> list[BatchItem]:
+        """Return the items of a batch that were ever asked, in their order."""
+        with self._database.reading() as connection:
+            return list(batches.items(connection, batch_id))
+
+    def forget_answers(self, batch_id: str) -> int:
+        """Erase a batch's answers, so that it begins anew; return how many."""
+        with self._database.writing() as connection:
+            n_answers = batches.forget_answers(connection, batch_id)
+        self._database.empty_write_ahead_log()
+        return n_answers
 
     def log_event(self, kind: str, message: str, facts: Mapping[str, object]) -> None:
         """Write an event, at this machine's time."""

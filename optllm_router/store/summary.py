@@ -111,16 +111,15 @@ def _key(by: GroupBy, dialect: Dialect) -> Any:
     if by == "tag":
         return decision_tags.c.tag
     if by == "day":
-        return _day(dialect)
+        return utc_day(dialect, decisions.c.created_at)
     return decisions.c["batch_id" if by == "batch" else by]
 
 
-def _day(dialect: Dialect) -> Any:
-    """Return the UTC day of a decision as ISO text."""
+def utc_day(dialect: Dialect, moment: ColumnElement[Any]) -> Any:
+    """Return the UTC day of a moment as ISO text."""
     if dialect.name == "sqlite":
-        return func.strftime("%Y-%m-%d", decisions.c.created_at, type_=String)
-    moment = func.timezone("UTC", decisions.c.created_at)
-    return func.to_char(moment, "YYYY-MM-DD", type_=String)
+        return func.strftime("%Y-%m-%d", moment, type_=String)
+    return func.to_char(func.timezone("UTC", moment), "YYYY-MM-DD", type_=String)
 
 
 def _named(key: Any) -> Any:

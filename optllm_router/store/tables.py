@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Double,
     Float,
     ForeignKey,
     Index,
@@ -143,6 +144,28 @@ outcome_history = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("replaced_at", UtcDateTime, nullable=False),
     Index(None, "decision_id"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", AnyText, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("request_keys", LargeBinary, nullable=False),  # `KEY_BYTES` per item, in order
+    Column("owner", AnyText),
+    Column("alive_until", Double),  # seconds since 1970 by the database's clock
+)
+
+batch_items = Table(
+    "batch_items",
+    metadata,
+    Column("batch_id", ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("item", BigInteger, primary_key=True, autoincrement=False),
+    Column("decision_id", ForeignKey("decisions.id", ondelete="CASCADE"), nullable=False),
+    Column("status", AnyText, nullable=False),
+    Column("answer", Json, nullable=False),
+    Index(None, "decision_id"),
+    sqlite_with_rowid=False,
 )
 
 predictors = Table(

@@ -27,6 +27,7 @@ from sqlalchemy import Table as SqlTable
 
 from optllm_router.errors import ConfigError, StoreError, UnknownDecisionError
 from optllm_router.records import Attempt, Decision, Outcome
+from optllm_router.store import batches
 from optllm_router.store.base import ForgetReport
 from optllm_router.store.rows import Prepared, ServedRow, Statements, TagRow
 from optllm_router.store.tables import (
@@ -152,29 +153,35 @@ def forget(
     session_id: str | None,
     tag: str | None,
     before: datetime | None,
+    batch_id: str | None,
 ) -> ForgetReport:
     """Erase the decisions that meet all conditions given, and what belongs only to them.
 
     Raises: ConfigError when no condition is given.
     """
     conditions = _conditions(session_id=session_id, tag=tag, before=before)
+    if batch_id is not None:
+        conditions.append(decisions.c.batch_id == batch_id)
     if not conditions:
         raise ConfigError(
             "forget() was given no condition, and would erase the whole log: pass `session_id`, "
-            "`tag` or `before` (to erase everything, delete the database)."
+            "`tag`, `before` or `batch_id` (to erase everything, delete the database)."
         )
     gone = select(decisions.c.id).where(*conditions)
+    n_answers = batches.erase_answers_of(connection, gone)
     n_attempts = connection.execute(delete(attempts).where(attempts.c.decision_id.in_(gone)))
     n_outcomes = connection.execute(delete(outcomes).where(outcomes.c.decision_id.in_(gone)))
     # Tags, which a condition may look at, and replaced outcomes go with their decision (cascade).
     n_decisions = connection.execute(delete(decisions).where(*conditions))
     unused = ~exists().where(decisions.c.text_key == texts.c.text_key)
     n_texts = connection.execute(delete(texts).where(unused))
+    batches.erase_empty(connection, batch_id if len(conditions) == 1 else None)
     return ForgetReport(
         n_decisions=n_decisions.rowcount,
         n_attempts=n_attempts.rowcount,
         n_outcomes=n_outcomes.rowcount,
         n_texts=n_texts.rowcount,
+        n_answers=n_answers,
     )
 
 

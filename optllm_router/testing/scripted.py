@@ -35,6 +35,8 @@ from optllm_router.completion.responses import (
     PlainResponse,
     PlainToolCall,
     PlainUsage,
+    dump_plain,
+    restore_plain,
 )
 from optllm_router.errors import BudgetExceededError, ConfigError
 from optllm_router.records import Candidate, Capabilities, TokenPrice, Usage
@@ -123,6 +125,14 @@ class ScriptedClient:
         """Read a scripted response."""
         cost_nusd = response.get("_hidden_params").get("cost_nusd")
         return replace(describe_response(response), cost_nusd=cost_nusd)
+
+    def dump(self, response: Response) -> Mapping[str, Any]:
+        """Return a scripted response as JSON values."""
+        return dump_plain(response)
+
+    def restore(self, values: Mapping[str, Any]) -> Response:
+        """Return the response that was dumped."""
+        return restore_plain(values)
 
     def meter(self, arguments: Mapping[str, Any]) -> StreamMeter:
         """Return a fresh meter, the same one that the real client uses."""

@@ -150,7 +150,8 @@ def test_what_is_forgotten_is_counted_and_gone(as_json, learned, write_queries):
     values = as_json("forget", "--tag", "secret", "--yes")
 
     # The same two questions were probed: their texts stay, because others refer to them.
-    assert {"n_decisions": 2, "n_attempts": 2, "n_outcomes": 2, "n_texts": 0} == values
+    counts = {"n_decisions": 2, "n_attempts": 2, "n_outcomes": 2, "n_texts": 0, "n_answers": 0}
+    assert counts == values
     assert ["probe"] == [row["key"] for row in as_json("history", "--by", "kind")["rows"]]
 
 
@@ -167,7 +168,7 @@ def test_all_conditions_of_forgetting_must_hold(as_json, learned):
 
 
 def test_nothing_is_forgotten_without_a_condition_or_a_yes(optllm, as_json, learned):
-    assert "give --session, --tag or --before" in optllm("forget", "--yes", code=2).stderr
+    assert "give --session, --tag, --before or --batch" in optllm("forget", "--yes", code=2).stderr
     assert "add `--yes`" in optllm("forget", "--before", "2999-01-01", code=2).stderr
 
     assert 2 == len(as_json("history")["rows"])

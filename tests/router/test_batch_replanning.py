@@ -9,6 +9,7 @@ from optllm_router import Budget
 from optllm_router.core.cost import worst_case_nusd
 from optllm_router.dispatch.batch import MIN_SLICE, N_KEPT_BACK
 from optllm_router.records import NANO_PER_USD, Query
+from optllm_router.router.engine import BatchAsked
 from optllm_router.testing.scripted import Line, ScriptedClient
 
 MAX_TOKENS = 200
@@ -113,7 +114,9 @@ def test_what_was_kept_back_pays_for_the_cheapest_rest_and_no_more(
 
 def test_settling_a_call_does_not_wait_for_a_plan_that_is_being_made(trained):
     router = trained()
-    job = router._engine.batch(REST, Budget(usd=1.0), {"max_tokens": MAX_TOKENS}, None)
+    common = {"max_tokens": MAX_TOKENS}
+    batch = BatchAsked(items=REST, common=common, policy=Budget(usd=1.0))
+    job = router._engine.batch(batch, None)
     taken = job.plan.take()
     settling = threading.Thread(target=job.plan.settle, args=(taken, COST_NUSD))
 

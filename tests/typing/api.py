@@ -8,12 +8,14 @@ an error, fails the check.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import assert_type
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optllm_router import (
+    BatchBusyError,
     Budget,
     BudgetExceededError,
     CandidateSettings,
@@ -25,6 +27,7 @@ from optllm_router import (
     Exact,
     Fixed,
     InfeasiblePolicyError,
+    ItemInterruptedError,
     JsonSchema,
     Knee,
     MostAccurate,
@@ -49,7 +52,7 @@ from optllm_router import (
     pareto_front,
 )
 from optllm_router.core.policy import Policy
-from optllm_router.history import HistoryDecision, HistoryRow
+from optllm_router.history import HistoryBatch, HistoryDecision, HistoryRow
 from optllm_router.integrations.langchain import ChatOptLLM
 from optllm_router.learning import RetrainReport
 from optllm_router.records import Candidate
@@ -127,6 +130,8 @@ def calls(router: Router) -> None:
         progress=True,
     )
     assert_type(len(answers), int)
+    router.complete_batch(["a text"], batch_id="nightly", interrupted="skip")
+    assert_type(router.forget_answers("nightly"), int)
     router.batch_completion(model="auto", messages=[MESSAGES])
 
 
@@ -161,6 +166,9 @@ def looking(router: Router) -> None:
     router.explain(messages=MESSAGES)
     assert_type(router.history.summary(by="candidate"), list[HistoryRow])
     assert_type(router.history.decision("an id"), HistoryDecision)
+    assert_type(router.history.batch("nightly"), HistoryBatch | None)
+    bill = router.history.reconcile("bill.csv", only=["openai/gpt-4o"], tolerance="2%")
+    assert_type(bill.difference_usd, Decimal)
     assert_type(router.candidates, tuple[Candidate, ...])
     assert_type(router.check(), list[str])
     assert_type(router.flush(), int)
@@ -215,6 +223,10 @@ def errors(router: Router) -> str:
         text = f"{error.n_labels}/{error.min_labels}"
     except UnpricedCandidateError as error:
         text = error.candidate
+    except ItemInterruptedError as error:
+        text = f"{error.batch_id} {error.item}: {error.decision_id}"
+    except BatchBusyError as error:
+        text = error.batch_id
     except (SchemaVersionError, UnknownDecisionError, StoreError, PolicyError) as error:
         text = str(error)
     except (ConfigError, RouterError) as error:

@@ -8,8 +8,8 @@
             store.close()
 
 The fixture must return an empty store. One suite runs over every database, so that they cannot
-come to differ. `recording`, `grading`, `learning`, `looking` and `forgetting` hold its tests,
-`entries` what they write. Nothing else in the package imports pytest.
+come to differ. `recording`, `grading`, `learning`, `looking`, `days`, `batches` and
+`forgetting` hold its tests, `entries` what they write. Nothing else in the package imports pytest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Iterator
 import pytest
 
 from optllm_router.store.base import Store
+from optllm_router.testing.store_suite.batches import Batches
+from optllm_router.testing.store_suite.days import Days
 from optllm_router.testing.store_suite.entries import (
     NOON,
     SECOND,
@@ -36,7 +38,7 @@ from optllm_router.testing.store_suite.recording import Recording
 __all__ = ["NOON", "SECOND", "StoreSuite", "a_decision", "an_attempt", "an_outcome", "record"]
 
 
-class StoreSuite(Recording, Grading, Learning, Looking, Forgetting):
+class StoreSuite(Recording, Grading, Learning, Looking, Days, Batches, Forgetting):
     """The contract of `store.base`, test by test."""
 
     @pytest.fixture
