@@ -27,6 +27,9 @@ AttemptStatus = Literal["open", "ok", "error", "abandoned", "refused"]
 PredictorKind = Literal["ridge", "forest"]
 SearchKind = Literal["exact", "destroy_repair"]
 Prompts = Literal["none", "hash", "features", "full"]
+BudgetScope = Literal["all", "tag", "task", "candidate"]
+BudgetPer = Literal["session", "hour", "day", "week", "month", "total"]
+AtCap = Literal["degrade", "cheapest_free", "refuse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,26 @@ class Candidate:
     arguments: Mapping[str, object] = field(default_factory=dict)
     api_key_env: str | None = None
     worst_case_nusd: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLine:
+    """A line of money that calls of all processes share: how much, of what, per which window.
+
+    `name` identifies it. `value` is the tag, task or candidate that `scope` speaks of, "" for all.
+    Calendar windows turn in `timezone`; rolling ones (hour, day, week, month of 30 days) have no
+    edge. `warn_at` is the share of the limit whose spending is worth a warning, None for none.
+    """
+
+    name: str
+    limit_nusd: int
+    per: BudgetPer
+    scope: BudgetScope = "all"
+    value: str = ""
+    rolling: bool = False
+    timezone: str = "UTC"
+    warn_at: float | None = 0.8
+    at_cap: AtCap = "degrade"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

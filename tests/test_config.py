@@ -15,6 +15,7 @@ from optllm_router.config import (
     Config,
     GraderSettings,
     PolicySettings,
+    budget_lines,
     build_policy,
     load_config,
     make_config,
@@ -31,6 +32,7 @@ from optllm_router.core.policy import (
     WillingnessToPay,
 )
 from optllm_router.errors import ConfigError
+from optllm_router.records import BudgetLine
 
 FULL = """\
 store = "sqlite:///team.db"
@@ -747,16 +749,167 @@ def test_windows_across_calls_are_refused_and_the_supported_ones_named(write, pe
     ]
 
 
-def test_every_budgets_entry_is_refused(write):
-    path = write('[[candidates]]\nmodel = "a"\n[[budgets]]\nusd = 1\n\n[[budgets]]\nper = "call"\n')
+BUDGETS = """\
+[[candidates]]
+model = "a"
+[[budgets]]
+name = "team-a"
+match = { tag = "team-a" }
+usd = 0.1
+per = "month"
+timezone = "Europe/Berlin"
+warn_at = 0.5
+at_cap = "refuse"
+[[budgets]]
+name = "dear"
+match = { candidate = "a" }
+usd = 5
+per = "hour"
+rolling = true
+[[budgets]]
+name = "each"
+usd = 0.01
+per = "call"
+"""
 
-    text = (
-        "caps across calls ([[budgets]]) are not available in this version: the supported windows "
-        'are "call" and "batch", set by `usd` and `per` in [policy] with kind = "budget"'
+
+def test_budgets_are_read_and_those_that_processes_share_are_lines_of_exact_money(write):
+    config = load_config(write(BUDGETS))
+
+    assert ("team-a", "dear", "each") == tuple(budget.name for budget in config.budgets)
+    assert budget_lines(config) == (
+        BudgetLine(
+            name="team-a",
+            limit_nusd=100_000_000,
+            per="month",
+            scope="tag",
+            value="team-a",
+            timezone="Europe/Berlin",
+            warn_at=0.5,
+            at_cap="refuse",
+        ),
+        BudgetLine(
+            name="dear",
+            limit_nusd=5_000_000_000,
+            per="hour",
+            scope="candidate",
+            value="a",
+            rolling=True,
+        ),
     )
-    assert mistakes(path) == [
-        f"optllm.toml:3: `budgets[0]`: {text}",
-        f"optllm.toml:6: `budgets[1]`: {text}",
+    assert ("all", "") == (config.budgets[2].scope, config.budgets[2].value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("usd = 0", "`budgets[0].usd` = 0: input should be greater than 0"),
+        (
+            "usd = 1e12",
+            (
+                "`budgets[0].usd` = 1000000000000.0: amounts of more than 1,000,000,000 USD "
+                "cannot be "
+                "counted exactly"
+            ),
+        ),
+        (
+            'per = "year"',
+            (
+                "`budgets[0].per` = 'year': input should be 'call', 'batch', 'session', 'hour', "
+                "'day', "
+                "'week', 'month' or 'total'"
+            ),
+        ),
+        (
+            'match = { tga = "x" }',
+            (
+                "unknown key `budgets[0].match.tga`, did you mean `tag`? (valid here: tag, task, "
+                "candidate)"
+            ),
+        ),
+        (
+            'match = { tag = "x", task = "y" }',
+            (
+                "`budgets[0].match`: a budget matches by one of `tag`, `task` and `candidate`: "
+                "write "
+                'match = { tag = "team-a" }, or leave `match` out to bind everything'
+            ),
+        ),
+        (
+            'match = { candidate = "b" }',
+            (
+                "`budgets[0].match.candidate` = 'b' is not among the candidates: it must be the "
+                "name "
+                "of one of them ('a')"
+            ),
+        ),
+        (
+            'per = "session"\nrolling = true',
+            (
+                '`budgets[0].rolling` = True: per = "session" cannot roll: only hour, day, week '
+                "and "
+                "month have a length"
+            ),
+        ),
+        (
+            'timezone = "Europe/Atlantis"',
+            (
+                "`budgets[0].timezone` = 'Europe/Atlantis': a time zone is an IANA name, such as "
+                '"UTC" or "Europe/Berlin"; where the machine has no time zones, `pip install '
+                "tzdata` "
+                "brings them"
+            ),
+        ),
+        (
+            'rolling = true\ntimezone = "Europe/Berlin"',
+            (
+                "`budgets[0].timezone` = 'Europe/Berlin': a rolling window begins at no time of a "
+                "day: leave `timezone` out"
+            ),
+        ),
+        (
+            'per = "total"\ntimezone = "Europe/Berlin"',
+            (
+                "`budgets[0].timezone` = 'Europe/Berlin': per = \"total\" begins at no time of "
+                "a day: "
+                "leave `timezone` out"
+            ),
+        ),
+        (
+            "warn_at = 2",
+            "`budgets[0].warn_at` = 2: input should be less than or equal to 1",
+        ),
+        (
+            'at_cap = "stop"',
+            "`budgets[0].at_cap` = 'stop': input should be 'degrade', 'cheapest_free' or 'refuse'",
+        ),
+    ],
+)
+def test_a_wrong_budget_is_named_with_the_rule_and_the_way_out(write, line, message):
+    given = dict(part.split(" = ", 1) for part in line.split("\n"))
+    settings = {"name": '"x"', "usd": "1", "per": '"day"', **given}
+    lines = "\n".join(f"{key} = {value}" for key, value in settings.items())
+
+    found = mistakes(write(f'[[candidates]]\nmodel = "a"\n[[budgets]]\n{lines}\n'))
+
+    assert [message] == [mistake.split(": ", 1)[1] for mistake in found]
+
+
+def test_two_budgets_of_one_name_and_a_table_instead_of_a_list_are_refused(write):
+    entry = '[[budgets]]\nname = "x"\nusd = 1\nper = "day"\n'
+
+    assert mistakes(write(f'[[candidates]]\nmodel = "a"\n{entry}{entry}')) == [
+        (
+            "optllm.toml:7: budget 'x' has the same name as budgets[0] (line 3): remove one of "
+            "them, "
+            "or give it a `name` of its own"
+        )
+    ]
+    assert mistakes(write('[[candidates]]\nmodel = "a"\n[budgets]\nusd = 1\n')) == [
+        (
+            "optllm.toml:3: `budgets`: budgets are a list: write [[budgets]], with two brackets, "
+            "above each"
+        )
     ]
 
 

@@ -5,11 +5,13 @@ from, `load` puts them together, `problems` explains every mistake at once, `lin
 the file a key stands, and `starter` writes a first file.
 """
 
-from optllm_router.config.load import build_policy, load_config, make_config
+from optllm_router.config.load import budget_lines, build_policy, load_config, make_config
 from optllm_router.config.settings import (
+    BudgetSettings,
     CandidateSettings,
     Config,
     GraderSettings,
+    MatchSettings,
     PolicySettings,
     PredictorSettings,
     RetrainSettings,
@@ -19,12 +21,15 @@ from optllm_router.config.starter import starter_toml
 
 __all__ = [
     "ENVIRONMENT",
+    "BudgetSettings",
     "CandidateSettings",
     "Config",
     "GraderSettings",
+    "MatchSettings",
     "PolicySettings",
     "PredictorSettings",
     "RetrainSettings",
+    "budget_lines",
     "build_policy",
     "load_config",
     "make_config",

@@ -20,8 +20,10 @@ from optllm_router.config.problems import (
 )
 from optllm_router.config.settings import Config, PolicySettings
 from optllm_router.config.sources import Sources, parse_toml, read_environment, read_text
+from optllm_router.core.cost import usd_to_nusd
 from optllm_router.core.policy import Policy, policy_from_config
 from optllm_router.errors import ConfigError
+from optllm_router.records import BudgetLine
 
 
 def load_config(path: str | Path = "optllm.toml", **overrides: Any) -> Config:
@@ -67,6 +69,25 @@ def build_policy(config: Config) -> Policy:
         policy: Policy = config.policy
         return policy
     return policy_from_config(config.policy.kind, **config.policy.settings())
+
+
+def budget_lines(config: Config) -> tuple[BudgetLine, ...]:
+    """Return the budgets that processes share; those per call and per batch are not among them."""
+    return tuple(
+        BudgetLine(
+            name=budget.name,
+            limit_nusd=usd_to_nusd(budget.usd),
+            per=budget.per,
+            scope=budget.scope,
+            value=budget.value,
+            rolling=budget.rolling,
+            timezone=budget.timezone,
+            warn_at=budget.warn_at,
+            at_cap=budget.at_cap,
+        )
+        for budget in config.budgets
+        if budget.per != "call" and budget.per != "batch"  # noqa: PLR1714  # mypy narrows this
+    )
 
 
 def _build(sources: Sources) -> Config:

@@ -13,9 +13,11 @@ from pydantic import BaseModel
 
 from optllm_router.config.lines import KeyPath
 from optllm_router.config.settings import (
+    BudgetSettings,
     CandidateSettings,
     Config,
     GraderSettings,
+    MatchSettings,
     PolicySettings,
     PredictorSettings,
     RetrainSettings,
@@ -33,6 +35,7 @@ _TABLES: Mapping[str, type[BaseModel]] = MappingProxyType(
         "predictor": PredictorSettings,
         "candidates": CandidateSettings,
         "graders": GraderSettings,
+        "budgets": BudgetSettings,
     }
 )
 _KEY_REFUSED = (
@@ -74,21 +77,41 @@ def problems_between(settings: Mapping[str, object], sources: Sources) -> Iterat
         )
         yield Problem(("candidates",), text)
         return
-    yield from _duplicates(names, sources)
+    yield from _duplicates("candidates", names, sources)
     yield from _default_problems(settings.get("default"), names)
+    yield from _budget_problems(settings.get("budgets"), names, sources)
 
 
-def _duplicates(names: list[str], sources: Sources) -> Iterator[Problem]:
+def _duplicates(key: str, names: list[str], sources: Sources) -> Iterator[Problem]:
     for index, name in enumerate(names):
         first = names.index(name)
         if first < index:
-            line = sources.line(("candidates", first))
-            other = f"candidates[{first}]" + (f" (line {line})" if line else "")
+            line = sources.line((key, first))
+            other = f"{key}[{first}]" + (f" (line {line})" if line else "")
             text = (
-                f"candidate {name!r} has the same name as {other}: remove one of them, or give it "
-                "a `name` of its own"
+                f"{key.removesuffix('s')} {name!r} has the same name as {other}: remove one of "
+                "them, or give it a `name` of its own"
             )
-            yield Problem(("candidates", index), text)
+            yield Problem((key, index), text)
+
+
+def _budget_problems(budgets: object, names: list[str], sources: Sources) -> Iterator[Problem]:
+    """Yield budgets of one name, and those for candidates that there are not."""
+    if not isinstance(budgets, Sequence) or isinstance(budgets, str):
+        return
+    tables = [budget if isinstance(budget, Mapping) else {} for budget in budgets]
+    called = [str(table.get("name", index)) for index, table in enumerate(tables)]
+    yield from _duplicates("budgets", called, sources)
+    for index, table in enumerate(tables):
+        match = table.get("match")
+        name = match.get("candidate") if isinstance(match, Mapping) else None
+        if isinstance(name, str) and name not in names:
+            listed = ", ".join(repr(one) for one in dict.fromkeys(names))
+            text = (
+                f"`budgets[{index}].match.candidate` = {name!r} is not among the candidates"
+                f"{_did_you_mean(name, names)}: it must be the name of one of them ({listed})"
+            )
+            yield Problem(("budgets", index, "match", "candidate"), text)
 
 
 def _default_problems(default: object, names: list[str]) -> Iterator[Problem]:
@@ -136,8 +159,8 @@ def explain(details: ErrorDetails, sources: Sources) -> Problem:
         return Problem(path, f"`{key}` is missing")
     if details["type"] == "value_error":
         reason = str(details["ctx"]["error"])
-    elif path == ("candidates",):
-        reason = "candidates are a list: write [[candidates]], with two brackets, above each"
+    elif path in {("candidates",), ("budgets",)}:
+        reason = f"{path[0]} are a list: write [[{path[0]}]], with two brackets, above each"
     else:
         reason = details["msg"][0].lower() + details["msg"][1:]
     hidden = path[-1] in _HIDDEN or isinstance(value, Mapping | None)
@@ -149,7 +172,7 @@ def _explain_unknown(path: KeyPath, sources: Sources) -> str:
     key = str(path[-1])
     if key == "api_key":
         return f"`{_dotted(path)}`: {_KEY_REFUSED}"
-    table = Config if len(path) == 1 else _TABLES[str(path[0])]
+    table = _table(path)
     valid = [info.alias or name for name, info in table.model_fields.items()]
     if sources.file is not None and table is Config:
         valid.remove("feature_key")
@@ -161,6 +184,13 @@ def _explain_unknown(path: KeyPath, sources: Sources) -> str:
     return (
         f"unknown key `{_dotted(path)}`{_did_you_mean(key, valid)} (valid here: {', '.join(valid)})"
     )
+
+
+def _table(path: KeyPath) -> type[BaseModel]:
+    """Return the settings that a key stands among."""
+    if len(path) == 1:
+        return Config
+    return MatchSettings if path[-2] == "match" else _TABLES[str(path[0])]
 
 
 def _did_you_mean(word: str, words: Sequence[str]) -> str:

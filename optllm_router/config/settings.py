@@ -36,10 +36,10 @@ from optllm_router.config.values import (
     Switch,
     Text,
     Texts,
-    UnsupportedBudget,
+    Timezone,
 )
 from optllm_router.core.policy import SUPPORTED_PER, Policy
-from optllm_router.records import PredictorKind, Prompts, SearchKind
+from optllm_router.records import AtCap, BudgetScope, PredictorKind, Prompts, SearchKind
 
 PolicyKind = Literal[
     "budget",
@@ -50,6 +50,7 @@ PolicyKind = Literal[
     "most_accurate",
     "fixed",
 ]
+PerCap = Literal["call", "batch", "session", "hour", "day", "week", "month", "total"]
 GraderKind = Literal["exact", "contains", "regex", "json_schema", "callable"]
 
 _POLICY_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {  # needed, possible
@@ -61,6 +62,8 @@ _POLICY_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {  # needed,
     "most_accurate": (frozenset(), frozenset()),
     "fixed": (frozenset({"column"}), frozenset()),
 }
+_CALENDAR = frozenset({"hour", "day", "week", "month"})
+_MOST_USD = 1_000_000_000  # a thousand of these fit the database's integers
 _NORMALISING = frozenset({"strip", "casefold"})
 _GRADER_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "exact": (frozenset(), _NORMALISING),
@@ -124,6 +127,83 @@ class PolicySettings(Settings):
     def settings(self) -> dict[str, object]:
         """Return the settings that were given, without `kind`."""
         return self.model_dump(exclude={"kind"}, exclude_none=True)
+
+
+class MatchSettings(Settings):
+    """Which calls a budget binds: those with a tag, of a task, or to a candidate."""
+
+    tag: Text | None = None
+    task: Text | None = None
+    candidate: Text | None = None
+
+
+class BudgetSettings(Settings):
+    """A cap beside the policy: how much, for which calls, in which windows, and what then.
+
+    `match` None binds everything. A call or a batch is capped by itself, in its process; the other
+    windows are shared by all processes on the store.
+    """
+
+    name: Text
+    match: MatchSettings | None = None
+    usd: Annotated[Number, Field(gt=0)]
+    per: PerCap
+    rolling: Switch = False
+    timezone: Timezone = "UTC"
+    warn_at: Annotated[Number, Field(gt=0, le=1)] = 0.8
+    at_cap: AtCap = "degrade"
+
+    @field_validator("match")
+    @classmethod
+    def _matches_by_one(cls, value: MatchSettings | None) -> MatchSettings | None:
+        given = [] if value is None else list(value.model_dump(exclude_none=True))
+        if value is not None and len(given) != 1:
+            raise ValueError(
+                "a budget matches by one of `tag`, `task` and `candidate`: write "
+                'match = { tag = "team-a" }, or leave `match` out to bind everything'
+            )
+        return value
+
+    @field_validator("usd")
+    @classmethod
+    def _can_be_counted(cls, value: float) -> float:
+        if value > _MOST_USD:
+            raise ValueError(f"amounts of more than {_MOST_USD:,} USD cannot be counted exactly")
+        return value
+
+    @field_validator("rolling")
+    @classmethod
+    def _has_a_length_to_roll(cls, value: bool, info: ValidationInfo) -> bool:
+        per = info.data.get("per")
+        if value and per is not None and per not in _CALENDAR:
+            raise ValueError(
+                f'per = "{per}" cannot roll: only hour, day, week and month have a length'
+            )
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _has_edges(cls, value: str, info: ValidationInfo) -> str:
+        per, rolling = info.data.get("per"), info.data.get("rolling")
+        if value == "UTC" or per is None or (per in _CALENDAR and not rolling):
+            return value
+        what = "a rolling window" if per in _CALENDAR else f'per = "{per}"'
+        raise ValueError(f"{what} begins at no time of a day: leave `timezone` out")
+
+    @property
+    def scope(self) -> BudgetScope:
+        """What `match` speaks of."""
+        match = self.match or MatchSettings()
+        if match.tag is not None:
+            return "tag"
+        if match.task is not None:
+            return "task"
+        return "all" if match.candidate is None else "candidate"
+
+    @property
+    def value(self) -> str:
+        """The tag, task or candidate that `match` names, "" where it binds everything."""
+        return "" if self.match is None else str(getattr(self.match, self.scope))
 
 
 class RetrainSettings(Settings):
@@ -266,7 +346,7 @@ class Config(Settings):
     search: SearchKind = "exact"
     prompts: Prompts = "features"
     durability: Literal["normal", "full"] = "normal"
-    budgets: tuple[UnsupportedBudget, ...] = ()
+    budgets: tuple[BudgetSettings, ...] = ()
     retrain: RetrainSettings = RetrainSettings()
     predictor: PredictorSettings = PredictorSettings()
     embedder: EmbedderSetting = Field(default=None, repr=False)

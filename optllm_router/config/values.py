@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, Field, Strict
 
@@ -70,12 +71,18 @@ def _embedder(value: object) -> object:
     )
 
 
-def _no_budgets(_: object) -> object:
-    """Refuse a `[[budgets]]` entry: a cap that would not hold is worse than none."""
-    raise ValueError(
-        "caps across calls ([[budgets]]) are not available in this version: the supported "
-        'windows are "call" and "batch", set by `usd` and `per` in [policy] with kind = "budget"'
-    )
+def _timezone(value: object) -> object:
+    """Check that a time zone is one that this machine knows."""
+    try:
+        known = isinstance(value, str) and bool(ZoneInfo(value))
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # no such file, or no name of one
+        known = False
+    if not known:
+        raise ValueError(
+            'a time zone is an IANA name, such as "UTC" or "Europe/Berlin"; where the machine has '
+            "no time zones, `pip install tzdata` brings them"
+        )
+    return value
 
 
 def _candidate_arguments(value: object) -> object:
@@ -128,4 +135,4 @@ CandidateArguments = Annotated[dict[str, Any], BeforeValidator(_candidate_argume
 RegexGroup = Annotated[Any, BeforeValidator(_group)]
 FunctionPath = Annotated[str, Strict(), Field(pattern=FUNCTION_PATH)]
 EmbedderSetting = Annotated[Any, BeforeValidator(_embedder)]
-UnsupportedBudget = Annotated[Any, BeforeValidator(_no_budgets)]
+Timezone = Annotated[str, BeforeValidator(_timezone)]

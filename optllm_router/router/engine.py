@@ -84,6 +84,7 @@ class Engine:
         known = _candidates(self.client, config)
         policy = build_policy(config)
         check_policy(policy, known)
+        _refuse_budgets(config)
         graders = graders_from_config(config.graders)
         self.embeddings = embeddings_from_config(config.embedder)
         self.store = open_store(config.store, durability=config.durability)
@@ -391,6 +392,16 @@ def _litellm_client() -> Client:
     from optllm_router.completion.litellm_client import LiteLLMClient
 
     return LiteLLMClient()
+
+
+def _refuse_budgets(config: Config) -> None:
+    """Refuse caps that calls are not held to yet: one that does not hold is worse than none."""
+    if config.budgets:
+        names = ", ".join(repr(budget.name) for budget in config.budgets)
+        raise ConfigError(
+            f"the caps {names} of [[budgets]] are not held by calls in this version: leave them "
+            'out, and set `usd` and `per` ("call" or "batch") in [policy] with kind = "budget"'
+        )
 
 
 def _candidates(client: Client, config: Config) -> tuple[Candidate, ...]:

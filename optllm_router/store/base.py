@@ -6,6 +6,18 @@ shared database, from any process. Records are never updated in place but in the
 an open attempt is completed once, an outcome's score is replaced and its old value kept, a
 predictor changes its status.
 
+Money is kept in the same transactions. A *worker* is one router of one process that may spend; it
+claims the budgets of its settings and has a lease, which reserves and heartbeats renew. A
+*reservation* sets an attempt's worst case aside on every budget that binds it, before the call;
+the settle of the attempt turns it into what the call cost, in the windows of the reserve. A worker
+whose lease ran out is dead: anybody's sweep settles what it had reserved at the forecast. Windows
+and leases go by the database's clock. Of every budget, at any time, in every window:
+
+    spent + reserved <= limit + overshoot, but for limits lowered below what was committed already
+    reserved == the sum of the live reservations that bind it there
+
+An amount that a call cost beyond its reservation is spent in full and counted as overshoot.
+
 Raises, everywhere: `StoreError` when the database cannot be reached, read or written.
 """
 
@@ -16,7 +28,22 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal, Protocol
 
-from optllm_router.records import Attempt, Decision, Outcome, TokenPrice, TrainingRow
+from optllm_router.records import (
+    Attempt,
+    BudgetLine,
+    Decision,
+    Outcome,
+    TokenPrice,
+    TrainingRow,
+)
+from optllm_router.store.shares import (
+    BudgetStatus,
+    ClaimedBudget,
+    Override,
+    Reply,
+    Reserve,
+    SweepReport,
+)
 
 GroupBy = Literal["candidate", "task", "day", "policy", "tag", "kind", "batch"]
 
@@ -172,8 +199,72 @@ class Store(Protocol):
 
         What became of an `item` is written with it, unless another call holds the item by now.
 
+        An attempt that has a reservation ends it: its cost (the whole amount, where that is None)
+        is booked on the budgets that it binds, also when the decision was forgotten meanwhile.
+        A cost of 0 releases it. An overshoot, and spending that crosses a budget's `warn_at` for
+        the first time in its window, are events and warnings in the program's log.
+
         Raises: UnknownDecisionError when no such attempt was recorded.
         """
+        ...
+
+    def register(
+        self, worker: str, lines: Sequence[BudgetLine], *, lease_s: float
+    ) -> tuple[ClaimedBudget, ...]:
+        """Claim budgets for a worker, new or known; its claims before are replaced.
+
+        Each live worker's claim counts, the lowest limit holds; where they differ, that is an
+        event and a warning.
+
+        Raises: ConfigError where a live worker counts a budget of the same name otherwise (its
+        scope, window or time zone); nothing is changed.
+        """
+        ...
+
+    def heartbeat(self, worker: str, *, lease_s: float) -> bool:
+        """Renew a worker's lease; return whether the worker is there."""
+        ...
+
+    def retire(self, worker: str) -> None:
+        """Remove a worker and its claims; one with live reservations is left to its lease."""
+        ...
+
+    def reserve(self, decision: Decision, attempt: Attempt, wanted: Reserve) -> Reply:
+        """Set an attempt's worst case aside on all budgets given, or on none.
+
+        With it are written the decision, unless it is there, and the attempt, which must be open.
+        A new attempt of the same id is an error. Unless the verdict is "reserved" nothing is
+        written.
+        """
+        ...
+
+    def sweep(self) -> SweepReport:
+        """Settle what dead workers had reserved, and remove them.
+
+        A reservation is made when a call is sent, so it counts as sent: it is booked at its
+        forecast, and its attempt, if still open, is abandoned with that cost, estimated, its
+        `error_class` "LeaseExpired". A later settle of it does nothing.
+        """
+        ...
+
+    def budgets(self, *, session_id: str | None = None) -> list[BudgetStatus]:
+        """Return where all budgets stand, by name, also those that no live worker claims.
+
+        Of a budget per session it is the session given, else the one with most committed.
+        """
+        ...
+
+    def set_override(self, override: Override) -> None:
+        """Have another limit hold until a date; of those in date, the newest holds.
+
+        It is an event, too. `created_at` is the database's time, whatever the record says.
+
+        Raises: ConfigError for an unknown budget, or a date that has passed.
+        """
+        ...
+
+    def overrides(self, *, limit: int = 50) -> list[Override]:
+        """Return the newest overrides first, also those out of date."""
         ...
 
     def add_outcomes(self, outcomes: Sequence[Outcome]) -> int:

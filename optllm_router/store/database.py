@@ -13,11 +13,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -28,6 +29,7 @@ from optllm_router.store.faults import shown, translated
 from optllm_router.store.kept import BUSY_TIMEOUT_S, KeptConnection
 
 Durability = Literal["normal", "full"]
+Clock: TypeAlias = Callable[[], datetime]
 
 _MAX_IN_LINE = 3  # times the deadline
 _LEAST_PATIENCE_S = 0.05
@@ -63,18 +65,37 @@ def waiting_at_most(seconds: float) -> Iterator[None]:
 
 
 class Database:
-    """One database with its pool. Safe to use from any thread, and in a child after a fork."""
+    """One database with its pool. Safe to use from any thread, and in a child after a fork.
 
-    def __init__(self, url: str, *, durability: Durability = "normal") -> None:
+    `clock` replaces the database's own, by which windows of money turn and leases run out.
+    """
+
+    def __init__(
+        self, url: str, *, durability: Durability = "normal", clock: Clock | None = None
+    ) -> None:
         self.url = parse_url(url)
+        self.clock = clock
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.in_memory = self.is_sqlite and _is_memory(self.url)
         self.engine = _engine(self.url, in_memory=self.in_memory, durability=durability)
+        # SQLite's readers see one moment anyway.
+        level = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._reader = self.engine.execution_options(**level)
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._n_turns = 0
         self._kept: KeptConnection | None = None
         self._inherited: list[Pool | KeptConnection | None] = []
+
+    def now(self, cursor: Any) -> datetime:
+        """Return the database's time; SQLite has no other than this machine's."""
+        if self.clock is not None:
+            return self.clock()
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+        return moment.astimezone(UTC)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -83,7 +104,7 @@ class Database:
         with (
             self._turn(alone=self.in_memory),
             translated(self.engine),
-            self.engine.begin() as found,
+            self._reader.begin() as found,
         ):
             yield found
 
@@ -293,7 +314,7 @@ def _engine(url: URL, *, in_memory: bool, durability: Durability) -> Engine:
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(
             f"store={shown(url)!r} needs a driver that is not installed ({error}): run "
-            "`pip install 'psycopg[binary]'`."
+            "`pip install 'optllm-router[postgres]'`."
         ) from error
     if url.get_backend_name() == "sqlite":
         _tune_sqlite(engine, durability)

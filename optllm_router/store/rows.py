@@ -49,15 +49,16 @@ class Prepared:
         names = list(compiled.positiontup or compiled.binds)
         self.sql = str(compiled)
         self._names = None if compiled.positional else names
-        self._values = attrgetter(*names)
-        self._convert = [converter(compiled.binds[name].type, dialect) for name in names]
+        get = attrgetter(*names)
+        self._values = get if len(names) > 1 else lambda record: (get(record),)
+        converters = [converter(compiled.binds[name].type, dialect) for name in names]
+        self._convert = [(n, convert) for n, convert in enumerate(converters) if convert]
 
     def bind(self, record: object) -> Any:
         """Return the driver's parameters for one record: a tuple, or a dict where named."""
-        values = [
-            value if convert is None else convert(value)
-            for convert, value in zip(self._convert, self._values(record), strict=True)
-        ]
+        values = list(self._values(record))
+        for place, convert in self._convert:
+            values[place] = convert(values[place])
         return tuple(values) if self._names is None else dict(zip(self._names, values, strict=True))
 
 

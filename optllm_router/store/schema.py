@@ -22,7 +22,7 @@ from optllm_router.store.tables import metadata
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISIONS = ("0001", "0002")  # oldest first
+REVISIONS = ("0001", "0002", "0003")  # oldest first
 HEAD = REVISIONS[-1]
 BASE = "base"  # alembic's name for the empty schema
 

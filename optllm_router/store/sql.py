@@ -6,15 +6,23 @@ here is only where a transaction begins and ends.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Literal
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from optllm_router.errors import ConfigError, StoreError, UnknownDecisionError
-from optllm_router.records import Attempt, Decision, Outcome, TokenPrice, TrainingRow
-from optllm_router.store import batches, queries, rows, schema, tables, writes
+from optllm_router.records import (
+    Attempt,
+    BudgetLine,
+    Decision,
+    Outcome,
+    TokenPrice,
+    TrainingRow,
+)
+from optllm_router.store import batches, budgets, queries, rows, schema, tables, writes
 from optllm_router.store.base import (
     BatchItem,
     ForgetReport,
@@ -26,26 +34,40 @@ from optllm_router.store.base import (
     SpentDay,
     SummaryRow,
 )
-from optllm_router.store.database import Database, Durability, sqlite_file
+from optllm_router.store.database import Clock, Database, Durability, sqlite_file
 from optllm_router.store.faults import shown
+from optllm_router.store.money import Books, TakenError
+from optllm_router.store.shares import (
+    BudgetStatus,
+    ClaimedBudget,
+    Override,
+    Reply,
+    Reserve,
+    SweepReport,
+)
 from optllm_router.store.spending import spent_by_day
 from optllm_router.store.summary import summary
 
+_LOG = logging.getLogger(__name__)
 
-def open_store(url: str, *, durability: Durability = "normal") -> SqlStore:
+
+def open_store(
+    url: str, *, durability: Durability = "normal", clock: Clock | None = None
+) -> SqlStore:
     """Open the log at a database URL; a SQLite file is created or upgraded as needed.
 
     Args:
         url: `sqlite:///optllm.db`, `sqlite://` for one in memory, or
             `postgresql://user@host/database`.
         durability: "normal" survives the death of the process, "full" also power loss.
+        clock: what time it is for windows and leases; None asks the database.
 
     Raises: SchemaVersionError when the schema is newer than this code, or older and not SQLite;
     StoreError when the database cannot be opened, read and written.
     """
     if durability not in {"normal", "full"}:
         raise ConfigError(f"durability={durability!r} is not known: write 'normal' or 'full'.")
-    database = Database(url, durability=durability)
+    database = Database(url, durability=durability, clock=clock)
     try:
         _check_file(database)
         schema.prepare(database)
@@ -63,6 +85,7 @@ class SqlStore:
         self._database = database
         self._statements = rows.Statements(database.engine.dialect)
         self._of_items = batches.Statements(database.engine.dialect)
+        self._books = Books(database, self._statements)
 
     def record(
         self, decision: Decision, attempts: Sequence[Attempt], *, item: BatchItem | None = None
@@ -88,11 +111,68 @@ class SqlStore:
     def settle(
         self, attempt: Attempt, *, served: str | None, item: BatchItem | None = None
     ) -> None:
-        """Complete an open attempt, set the decision's `served`, and keep a batch item's answer."""
+        """Complete an open attempt, book its reservation, and keep a batch item's answer."""
         with self._database.raw_writing() as cursor:
-            writes.settle(cursor, self._statements, attempt, served)
+            said = self._books.settle(cursor, attempt, served)
             if item is not None:
                 batches.write_item(cursor, self._of_items, item)
+        _warn(said)
+
+    def register(
+        self, worker: str, lines: Sequence[BudgetLine], *, lease_s: float
+    ) -> tuple[ClaimedBudget, ...]:
+        """Claim budgets for a worker; the claims that it had before are replaced."""
+        with self._database.writing() as connection:
+            now = self._now(connection)
+            claimed, said = budgets.register(connection, worker, lines, now, lease_s)
+        _warn(said)
+        return claimed
+
+    def heartbeat(self, worker: str, *, lease_s: float) -> bool:
+        """Renew a worker's lease; return whether the worker is there."""
+        with self._database.raw_writing() as cursor:
+            return self._books.renew(cursor, worker, lease_s)
+
+    def retire(self, worker: str) -> None:
+        """Remove a worker and its claims, unless it has live reservations."""
+        with self._database.raw_writing() as cursor:
+            self._books.retire(cursor, worker)
+
+    def reserve(self, decision: Decision, attempt: Attempt, wanted: Reserve) -> Reply:
+        """Write a decision with an open attempt, and reserve for it, where it fits everywhere."""
+        while True:
+            try:
+                with self._database.raw_writing() as cursor:
+                    return self._books.reserve(cursor, decision, attempt, wanted)
+            except TakenError:
+                continue
+
+    def sweep(self) -> SweepReport:
+        """Settle what dead workers had reserved, and remove them; each in its own transaction."""
+        worker, total = "", SweepReport(0, 0, 0)
+        while True:
+            with self._database.raw_writing() as cursor:
+                swept = self._books.sweep(cursor, worker)
+            if swept is None:
+                return total
+            worker, report, said = swept
+            total = total.plus(report)
+            _warn(said)
+
+    def budgets(self, *, session_id: str | None = None) -> list[BudgetStatus]:
+        """Return where all budgets stand, by name."""
+        with self._database.reading() as connection:
+            return budgets.statuses(connection, self._now(connection), session_id)
+
+    def set_override(self, override: Override) -> None:
+        """Have another limit hold until a date."""
+        with self._database.writing() as connection:
+            budgets.set_override(connection, override, self._now(connection))
+
+    def overrides(self, *, limit: int = 50) -> list[Override]:
+        """Return the newest overrides first, also those out of date."""
+        with self._database.reading() as connection:
+            return budgets.overrides(connection, limit)
 
     def add_outcomes(self, outcomes: Sequence[Outcome]) -> int:
         """Write outcomes; return how many were new or changed a score."""
@@ -298,6 +378,14 @@ class SqlStore:
     def close(self) -> None:
         """Release connections; calling it twice is fine."""
         self._database.close()
+
+    def _now(self, connection: Connection) -> datetime:
+        return self._database.now(connection.connection.cursor())
+
+
+def _warn(said: Sequence[str]) -> None:
+    for message in said:
+        _LOG.warning(message)
 
 
 def _equal_to(wanted: Mapping[str, str | None]) -> list[ColumnElement[bool]]:

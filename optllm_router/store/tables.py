@@ -39,6 +39,9 @@ metadata = MetaData(naming_convention=NAMING)
 # SQLite numbers rows by itself only in columns of the type INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
 
+# Whatever PostgreSQL's language is, keys that are compared sort by their bytes, as on SQLite.
+_Key = AnyText().with_variant(AnyText(collation="C"), "postgresql")
+
 texts = Table(
     "texts",
     metadata,
@@ -211,4 +214,78 @@ events = Table(
     Column("message", AnyText, nullable=False),
     Column("facts", Json, nullable=False),
     Index(None, "at"),
+)
+
+# Money. A worker is one router of one process that may spend; it is dead once its lease ran out.
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", AnyText, primary_key=True),
+    Column("alive_until", UtcDateTime, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("name", AnyText, nullable=False),
+    Column("scope", AnyText, nullable=False),
+    Column("value", AnyText, nullable=False),
+    Column("per", AnyText, nullable=False),
+    Column("rolling", Boolean, nullable=False),
+    Column("timezone", AnyText, nullable=False),
+    Column("warn_at", Float),
+    Column("at_cap", AnyText, nullable=False),
+    Column("limit_nusd", BigInteger, nullable=False),  # as claimed last, for when nobody lives
+    Index("uq_budgets_name", "name", unique=True),
+)
+
+budget_claims = Table(
+    "budget_claims",
+    metadata,
+    Column("budget_id", ForeignKey("budgets.id"), primary_key=True),
+    Column("worker_id", ForeignKey("workers.id", ondelete="CASCADE"), primary_key=True),
+    Column("limit_nusd", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+budget_overrides = Table(
+    "budget_overrides",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("budget_id", ForeignKey("budgets.id"), nullable=False),
+    Column("limit_nusd", BigInteger, nullable=False),
+    Column("until", UtcDateTime, nullable=False),
+    Column("who", AnyText, nullable=False),
+    Column("why", AnyText, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "budget_id"),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("budget_id", ForeignKey("budgets.id"), primary_key=True),
+    Column("window_key", _Key, primary_key=True),
+    Column("spent_nusd", BigInteger, nullable=False),
+    Column("reserved_nusd", BigInteger, nullable=False),
+    Column("overshoot_nusd", BigInteger, nullable=False),
+    Column("n_calls", BigInteger, nullable=False),
+    Column("warned", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Without a key to its decision, which may be forgotten while the call is under way.
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("attempt_id", AnyText, primary_key=True),
+    Column("decision_id", AnyText, nullable=False),
+    Column("worker_id", ForeignKey("workers.id"), nullable=False),
+    Column("amount_nusd", BigInteger, nullable=False),
+    Column("forecast_nusd", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("holds", Json, nullable=False),
+    sqlite_with_rowid=False,
 )

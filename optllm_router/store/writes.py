@@ -65,14 +65,21 @@ def settle(cursor: Cursor, statements: Statements, attempt: Attempt, served: str
 
     Raises: UnknownDecisionError when there is no such attempt.
     """
-    cursor.execute(statements.settle.sql, statements.settle.bind(attempt))
-    if cursor.rowcount:
-        row = ServedRow(attempt.decision_id, served)
-        cursor.execute(statements.served.sql, statements.served.bind(row))
+    if complete(cursor, statements, attempt, served):
         return
     cursor.execute(statements.find_attempt.sql, statements.find_attempt.bind(attempt))
     if cursor.fetchone() is None:
         raise UnknownDecisionError(attempt.decision_id)
+
+
+def complete(cursor: Cursor, statements: Statements, attempt: Attempt, served: str | None) -> bool:
+    """Complete an open attempt and name who answered; return whether there was one."""
+    cursor.execute(statements.settle.sql, statements.settle.bind(attempt))
+    if not cursor.rowcount:
+        return False
+    row = ServedRow(attempt.decision_id, served)
+    cursor.execute(statements.served.sql, statements.served.bind(row))
+    return True
 
 
 def write_outcomes(

@@ -13,8 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
 
 from optllm_router.errors import SchemaVersionError, StoreError
+from optllm_router.records import BudgetLine
 from optllm_router.store import schema
 from optllm_router.store.database import Database
 from optllm_router.store.sql import open_store
@@ -30,9 +32,10 @@ def url(tmp_path):
 
 
 def stamp(url: str, revision: str) -> None:
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
-    connection.close()
+    database = Database(url)
+    with database.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :new"), {"new": revision})
+    database.close()
 
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -57,9 +60,9 @@ def test_the_constant_names_the_revisions_that_are_there():
     assert schema.head() == schema.REVISIONS[-1]
 
 
-def test_the_tables_are_what_the_migrations_leave(url):
-    schema.upgrade(url)
-    database = Database(url)
+def test_the_tables_are_what_the_migrations_leave(store_url):
+    schema.upgrade(store_url)
+    database = Database(store_url)
 
     with database.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -70,41 +73,49 @@ def test_the_tables_are_what_the_migrations_leave(url):
 
 
 @pytest.mark.parametrize("revision", [schema.BASE, *schema.REVISIONS])
-def test_a_log_of_every_revision_is_upgraded_on_opening_and_then_used(url, revision):
-    schema.upgrade(url)
-    schema.downgrade(url, revision)
-    assert schema.current(url) == (None if revision == schema.BASE else revision)
+def test_a_log_of_every_revision_is_upgraded_and_then_used(store_url, revision):
+    schema.upgrade(store_url)
+    schema.downgrade(store_url, revision)
+    assert schema.current(store_url) == (None if revision == schema.BASE else revision)
 
-    store = open_store(url)
+    if not store_url.startswith("sqlite"):  # which is upgraded on opening
+        schema.upgrade(store_url)
+    store = open_store(store_url)
     decision = record(store)
     store.add_outcomes([an_outcome(decision)])
+    line = BudgetLine(name="day", limit_nusd=1, per="day")
+    store.register("worker", [line], lease_s=60.0)
 
-    assert schema.head() == schema.current(url)
+    assert schema.head() == schema.current(store_url)
     assert [1.0] == [row.score for row in store.training_rows()]
+    assert [line] == [status.line for status in store.budgets()]
     store.close()
 
 
-def test_an_upgrade_keeps_the_rows_that_are_there(url):
-    store = open_store(url)
+@pytest.mark.parametrize("revision", schema.REVISIONS)
+def test_the_rows_of_the_first_revision_survive_going_back_and_forth(store_url, revision):
+    schema.upgrade(store_url)
+    store = open_store(store_url)
     decision = record(store)
     store.close()
 
-    schema.upgrade(url)
+    schema.downgrade(store_url, revision)
+    schema.upgrade(store_url)
 
-    store = open_store(url)
+    store = open_store(store_url)
     assert decision == store.decision(decision.id).decision
     store.close()
 
 
-def test_downgrading_to_base_leaves_no_table_of_ours(url):
-    open_store(url).close()
+def test_downgrading_to_base_leaves_no_table_of_ours(store_url):
+    schema.upgrade(store_url)
 
-    schema.downgrade(url, schema.BASE)
+    schema.downgrade(store_url, schema.BASE)
 
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    connection.close()
-    assert ["alembic_version"] == [name for (name,) in tables if not name.startswith("sqlite_")]
+    database = Database(store_url)
+    with database.reading() as connection:
+        assert ["alembic_version"] == inspect(connection).get_table_names()
+    database.close()
 
 
 def test_a_downgrade_to_an_unknown_revision_lists_the_known_ones(url):
@@ -113,15 +124,15 @@ def test_a_downgrade_to_an_unknown_revision_lists_the_known_ones(url):
 
 
 @pytest.mark.parametrize("act", [open_store, schema.check, schema.upgrade])
-def test_a_newer_schema_is_refused_with_the_command_that_helps(url, act):
-    open_store(url).close()
-    stamp(url, "9999")
+def test_a_newer_schema_is_refused_with_the_command_that_helps(store_url, act):
+    schema.upgrade(store_url)
+    stamp(store_url, "9999")
 
     with pytest.raises(SchemaVersionError, match="pip install --upgrade optllm-router") as caught:
-        act(url)
+        act(store_url)
 
     assert ("9999", schema.HEAD) == (caught.value.found, caught.value.expected)
-    assert "9999" == schema.current(url)
+    assert "9999" == schema.current(store_url)
 
 
 def test_a_database_that_is_not_there_has_no_revision_and_is_not_created(url):

@@ -10,15 +10,15 @@ from optllm_router.testing.store_suite import StoreSuite
 
 class TestSqliteFile(StoreSuite):
     @pytest.fixture
-    def store(self, tmp_path):
-        store = open_store(f"sqlite:///{tmp_path / 'log.db'}")
+    def store(self, tmp_path, clock):
+        store = open_store(f"sqlite:///{tmp_path / 'log.db'}", clock=clock)
         yield store
         store.close()
 
 
 class TestSqliteInMemory(StoreSuite):
     @pytest.fixture
-    def store(self):
-        store = open_store("sqlite://")
+    def store(self, clock):
+        store = open_store("sqlite://", clock=clock)
         yield store
         store.close()

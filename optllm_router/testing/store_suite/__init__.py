@@ -2,14 +2,15 @@
 
     class TestMyStore(StoreSuite):
         @pytest.fixture
-        def store(self):
-            store = MyStore()
+        def store(self, clock):
+            store = MyStore(clock=clock)
             yield store
             store.close()
 
-The fixture must return an empty store. One suite runs over every database, so that they cannot
-come to differ. `recording`, `grading`, `learning`, `looking`, `days`, `batches` and
-`forgetting` hold its tests, `entries` what they write. Nothing else in the package imports pytest.
+The fixture must return an empty store, whose windows and leases go by `clock`. One suite runs over
+every database, so that they cannot come to differ. `recording`, `grading`, `learning`, `looking`,
+`days`, `batches`, `forgetting` and `spending` hold its tests, `entries` what they write. Nothing
+else in the package imports pytest.
 """
 
 from __future__ import annotations
@@ -34,15 +35,30 @@ from optllm_router.testing.store_suite.grading import Grading
 from optllm_router.testing.store_suite.learning import Learning
 from optllm_router.testing.store_suite.looking import Looking
 from optllm_router.testing.store_suite.recording import Recording
+from optllm_router.testing.store_suite.spending import Spending, SteppedClock
 
-__all__ = ["NOON", "SECOND", "StoreSuite", "a_decision", "an_attempt", "an_outcome", "record"]
+__all__ = [
+    "NOON",
+    "SECOND",
+    "SteppedClock",
+    "StoreSuite",
+    "a_decision",
+    "an_attempt",
+    "an_outcome",
+    "record",
+]
 
 
-class StoreSuite(Recording, Grading, Learning, Looking, Days, Batches, Forgetting):
+class StoreSuite(Recording, Grading, Learning, Looking, Days, Batches, Forgetting, Spending):
     """The contract of `store.base`, test by test."""
 
     @pytest.fixture
-    def store(self) -> Iterator[Store]:
+    def clock(self) -> SteppedClock:
+        """Give a clock that stands until it is moved."""
+        return SteppedClock()
+
+    @pytest.fixture
+    def store(self, clock: SteppedClock) -> Iterator[Store]:
         """Give an empty store."""
         raise NotImplementedError("override the fixture `store` with one that gives your store")
 

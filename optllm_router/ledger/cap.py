@@ -1,21 +1,18 @@
-"""Money rules: reserve the worst case before a call, settle what it really cost after it.
+"""A hard line of money for one call or one batch, kept in this process, exact under threads.
 
-A `Cap` is a hard line of money for one call or one batch, kept in this process, exact under
-threads: what is spent plus what is reserved never exceeds the limit, as long as no call costs more
-than its reserve. A call that does is booked in full all the same.
+What is spent plus what is reserved never exceeds the limit, as long as no call costs more than its
+reserve. A call that does is booked in full all the same.
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Literal
 
+from optllm_router.core.budgets import Verdict
 from optllm_router.core.policy.wording import usd_text
 from optllm_router.errors import BudgetExceededError
 from optllm_router.records import NANO_PER_USD
-
-Verdict = Literal["reserved", "wait", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
