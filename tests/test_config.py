@@ -185,6 +185,13 @@ def test_defaults_are_the_documented_ones():
             "every_s": 86400.0,
             "min_labels": 50,
         },
+        "calls": {
+            "timeout_s": 1200.0,
+            "attempt_timeout_s": None,
+            "max_attempts": 4,
+            "open_after": 5,
+            "cooldown_s": 5.0,
+        },
         "search": "exact",
         "predictor": {"kind": "ridge", "n_bootstraps": 50, "seed": 0},
         "graders": {},
@@ -409,7 +416,7 @@ def test_an_unknown_key_names_the_nearest_one_and_its_line(write):
         (
             "optllm.toml:2: unknown key `rout_models`, did you mean `route_models`? (valid here: "
             "candidates, default, store, policy, route_models, mode, search, prompts, "
-            "durability, budgets, retrain, predictor, embedder, graders)"
+            "durability, budgets, retrain, calls, predictor, embedder, graders)"
         )
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from optllm_router.errors import BudgetExceededError
 from optllm_router.records import Candidate, Usage
@@ -36,8 +36,29 @@ class Answer:
     billable_text: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What a failed call means for the next attempt.
+
+    `remedy` is "retry" where the same candidate may answer in a moment, "another" where only others
+    may, "none" where nobody will (the caller's own mistake, an interrupt). `is_ill` says that the
+    candidate is at fault, not what it was asked. With `needs_room` only a larger context window
+    helps. `retry_after_s` is how long the provider asks to wait, None where it does not say.
+    """
+
+    remedy: Literal["retry", "another", "none"]
+    is_ill: bool = False
+    needs_room: bool = False
+    retry_after_s: float | None = None
+
+
 class StreamMeter(Protocol):
     """Watches the chunks of one stream."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the answer has begun: something was said, or the end of it was."""
+        ...
 
     def add(self, chunk: Chunk) -> bool:
         """Take one chunk; return whether the caller should see it (hidden usage chunks: no)."""
@@ -100,12 +121,29 @@ class Client(Protocol):
         """Count the tokens of a text."""
         ...
 
+    def is_empty(self, response: Response) -> bool:
+        """Return whether a finished response, or a stream that said nothing, holds no answer."""
+        ...
+
+    def judge(self, error: BaseException) -> Failure:
+        """Say of a failed call what it means for the next attempt."""
+        ...
+
     def maybe_billed(self, error: BaseException) -> bool:
         """Return whether a failed call may have cost money (it reached the provider, then died)."""
         ...
 
     def budget_error(self, error: BudgetExceededError) -> BudgetExceededError:
         """Return the same error in the class that callers of this client catch."""
+        ...
+
+    def lost_error(
+        self, kind: Literal["timeout", "empty"], candidate: Candidate, message: str
+    ) -> Exception:
+        """Return an error for an answer that took too long, or for one without content.
+
+        It is of the class that callers of this client catch for it.
+        """
         ...
 
     def warm_up(self) -> None:

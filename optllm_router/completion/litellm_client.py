@@ -13,10 +13,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
-from optllm_router.completion import counting
-from optllm_router.completion.base import Answer, Messages, Response, StreamMeter
+from optllm_router.completion import counting, failing
+from optllm_router.completion.base import Answer, Failure, Messages, Response, StreamMeter
 from optllm_router.completion.metering import ChunkMeter, describe_response
 from optllm_router.completion.modelmap import Entry, build_candidate, find_entry
 from optllm_router.errors import BudgetExceededError, ConfigError
@@ -37,32 +37,6 @@ PROTECTED_ARGUMENTS = frozenset(
 
 _PLAIN = (str, int, float, bool, type(None))
 _LOCAL_SWITCHES = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS")
-
-# Recognised by name, since the HTTP library below (httpx, aiohttp) is LiteLLM's own choice.
-_NEVER_SENT = frozenset(
-    {
-        "ConnectError",
-        "ConnectTimeout",
-        "PoolTimeout",
-        "ConnectionRefusedError",
-        "ClientConnectorError",
-        "ConnectionTimeoutError",
-        "gaierror",
-    }
-)
-_DIED_UNDERWAY = frozenset(
-    {
-        "TransportError",
-        "ClientError",
-        "ConnectionError",
-        "TimeoutError",
-        "CancelledError",
-        "GeneratorExit",
-        "KeyboardInterrupt",
-    }
-)
-_TIMEOUT = "APITimeoutError"
-_LOST = frozenset({_TIMEOUT, "APIConnectionError", "MidStreamFallbackError"})
 
 
 class LiteLLMClient:
@@ -118,24 +92,22 @@ class LiteLLMClient:
         """Count the tokens of a text; very long ones are estimated from a sample."""
         return counting.count_text(text)
 
-    def maybe_billed(self, error: BaseException) -> bool:
-        """Return whether a failed call may have cost money.
+    def is_empty(self, response: Response) -> bool:
+        """Return whether a response has no choice, or a stream ended without its provider's finish.
 
-        True for time-outs, cancellations and connections that died after the request was sent;
-        False for refused connections and for every answer with an error status.
+        LiteLLM finishes such streams itself, with the reason "stop".
         """
-        surface = _class_names(error)
-        link: BaseException | None = error
-        while link is not None:  # the first low-level cause decides: below it may lie another call
-            names = _class_names(link)
-            if names & _NEVER_SENT:
-                return False
-            if "HTTPStatusError" in names:
-                return _TIMEOUT in surface  # a gateway gave up waiting; the model may have answered
-            if names & _DIED_UNDERWAY:
-                return True
-            link = link.__cause__ or link.__context__
-        return bool(surface & _LOST)
+        if not hasattr(response, "received_finish_reason"):
+            return not response.choices
+        return not (response.received_finish_reason or response.intermittent_finish_reason)
+
+    def judge(self, error: BaseException) -> Failure:
+        """Say of a failed call what it means for the next attempt; see `failing`."""
+        return failing.judge(error)
+
+    def maybe_billed(self, error: BaseException) -> bool:
+        """Return whether a failed call may have cost money."""
+        return failing.maybe_billed(error)
 
     def budget_error(self, error: BudgetExceededError) -> BudgetExceededError:
         """Return the same error in a class that `except litellm.BudgetExceededError` catches."""
@@ -143,6 +115,17 @@ class LiteLLMClient:
             str(error), budget=error.budget, limit_usd=error.limit_usd, left_usd=error.left_usd
         )
         return twin
+
+    def lost_error(
+        self, kind: Literal["timeout", "empty"], candidate: Candidate, message: str
+    ) -> Exception:
+        """Return `litellm.Timeout`, or for an empty answer `litellm.InternalServerError`."""
+        litellm: Any = _litellm()
+        error_class = litellm.Timeout if kind == "timeout" else litellm.InternalServerError
+        provider = _provider(_litellm(), candidate.model, None) or ""
+        error: Exception = error_class(message, model=candidate.model, llm_provider=provider)
+        error.__cause__ = ValueError(message)  # as of answers that LiteLLM itself cannot read
+        return error
 
     def warm_up(self) -> None:
         """Import LiteLLM (3 s) and load the tokenizer (0.4 s)."""
@@ -232,11 +215,6 @@ def _provider(litellm: ModuleType, model: str, entry: Entry | None) -> str | Non
         if name in litellm.provider_list and name != model:
             return name
     return None
-
-
-def _class_names(error: BaseException) -> frozenset[str]:
-    """Return the names of an exception's class and of all its bases."""
-    return frozenset(cls.__name__ for cls in type(error).__mro__)
 
 
 @functools.cache

@@ -74,6 +74,12 @@ class ChunkMeter:
         self._usage: Usage | None = None
         self._id: str | None = None
         self._cache_hit = False
+        self._is_finished = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something was said, or the stream says that it is finished."""
+        return self._is_finished or any(map(any, (self._text, self._calls, self._beside)))
 
     def add(self, chunk: Chunk) -> bool:
         """Take one chunk; return whether the caller should see it."""
@@ -114,8 +120,9 @@ class ChunkMeter:
             self._beside.append(reasoning)
             self._text.append(content)
             self._calls += calls
-        role = _get(delta, "role")
-        return bool(content or reasoning or calls or role or _get(choice, "finish_reason"))
+        role, finish = _get(delta, "role"), _get(choice, "finish_reason")
+        self._is_finished = self._is_finished or finish is not None
+        return bool(content or reasoning or calls or role or finish)
 
 
 def _message_text(message: object) -> Iterator[str]:

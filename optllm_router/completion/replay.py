@@ -12,13 +12,13 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optllm_router.completion import counting
-from optllm_router.completion.base import Answer, Messages, Response, StreamMeter
+from optllm_router.completion.base import Answer, Failure, Messages, Response, StreamMeter
 from optllm_router.completion.metering import ChunkMeter, describe_response
 from optllm_router.completion.responses import (
     PlainChoice,
@@ -145,6 +145,14 @@ class ReplayClient:
         """Count the tokens of a text."""
         return counting.count_text(text)
 
+    def is_empty(self, response: Response) -> bool:  # noqa: ARG002  # the protocol's name
+        """Return False: what was recorded is an answer, also where its text is not kept."""
+        return False
+
+    def judge(self, error: BaseException) -> Failure:  # noqa: ARG002  # the protocol's name
+        """Say that nobody else is to be asked: a table will not hold more the next time."""
+        return Failure(remedy="none")
+
     def maybe_billed(self, error: BaseException) -> bool:  # noqa: ARG002  # the protocol's name
         """Return False: a replay that fails has cost nothing."""
         return False
@@ -152,6 +160,15 @@ class ReplayClient:
     def budget_error(self, error: BudgetExceededError) -> BudgetExceededError:
         """Return the error as it is: callers of a replay catch our own class."""
         return error
+
+    def lost_error(
+        self,
+        kind: Literal["timeout", "empty"],  # noqa: ARG002  # the protocol's name
+        candidate: Candidate,
+        message: str,
+    ) -> Exception:
+        """Return a `TimeoutError`: nothing else can become of a recorded answer."""
+        return TimeoutError(f"{candidate.name}: {message}")
 
     def warm_up(self) -> None:
         """Load the tokenizer."""

@@ -8,6 +8,7 @@ the file a key stands, and `starter` writes a first file.
 from optllm_router.config.load import budget_lines, build_policy, load_config, make_config
 from optllm_router.config.settings import (
     BudgetSettings,
+    CallSettings,
     CandidateSettings,
     Config,
     GraderSettings,
@@ -22,6 +23,7 @@ from optllm_router.config.starter import starter_toml
 __all__ = [
     "ENVIRONMENT",
     "BudgetSettings",
+    "CallSettings",
     "CandidateSettings",
     "Config",
     "GraderSettings",

@@ -32,8 +32,8 @@ def load_config(path: str | Path = "optllm.toml", **overrides: Any) -> Config:
     Args:
         path: the TOML file.
         overrides: settings that win over everything else; None means unset. `retrain`,
-            `predictor` (a text is its kind) and `graders` are merged key by key, all others
-            replace.
+            `calls`, `predictor` (a text is its kind) and `graders` are merged key by key, all
+            others replace.
 
     Raises:
         ConfigError: the file is missing or unreadable, or it or another source breaks a rule;

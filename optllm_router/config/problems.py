@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from optllm_router.config.lines import KeyPath
 from optllm_router.config.settings import (
     BudgetSettings,
+    CallSettings,
     CandidateSettings,
     Config,
     GraderSettings,
@@ -32,6 +33,7 @@ _TABLES: Mapping[str, type[BaseModel]] = MappingProxyType(
     {
         "policy": PolicySettings,
         "retrain": RetrainSettings,
+        "calls": CallSettings,
         "predictor": PredictorSettings,
         "candidates": CandidateSettings,
         "graders": GraderSettings,

@@ -231,11 +231,45 @@ class PredictorSettings(Settings):
         return {"kind": data} if isinstance(data, str) else data
 
 
+class CallSettings(Settings):
+    """How long a call may take, how often it is tried, and when a candidate counts as down.
+
+    `timeout` bounds all attempts of one call together, `attempt_timeout` each of them (None: half
+    of `timeout`); of a stream, the first chunk and the waits between chunks. A circuit opens after
+    `open_after` failures in a row, for `cooldown` at first, for twice as long each further time.
+    """
+
+    timeout_s: Duration = Field(default=1200.0, alias="timeout", validate_default=False)
+    attempt_timeout_s: Duration | None = Field(
+        default=None, alias="attempt_timeout", validate_default=False
+    )
+    max_attempts: Positive = 4
+    open_after: Positive = 5
+    cooldown_s: Duration = Field(default=5.0, alias="cooldown", validate_default=False)
+
+    @field_validator("attempt_timeout_s")
+    @classmethod
+    def _is_within_the_total(cls, value: float | None, info: ValidationInfo) -> float | None:
+        total = info.data.get("timeout_s")
+        if value is not None and total is not None and value > total:
+            raise ValueError(
+                f"one attempt cannot take longer than all together: {value:g} s is more than the "
+                f"`timeout` of {total:g} s; raise `timeout`, or lower `attempt_timeout`"
+            )
+        return value
+
+    @property
+    def each_timeout_s(self) -> float:
+        """How long one attempt may take, in seconds."""
+        return self.timeout_s / 2 if self.attempt_timeout_s is None else self.attempt_timeout_s
+
+
 class CandidateSettings(Settings):
     """An LLM that we may call. What is None is taken from LiteLLM's local model map.
 
     `arguments` go with every call (headers, sampling); they may hold secrets and are not shown.
-    Prices are exact decimals in USD per 1M tokens.
+    `max_concurrency` and `requests_per_minute` are limits that this process keeps. Prices are exact
+    decimals in USD per 1M tokens.
     """
 
     model: Text
@@ -244,6 +278,8 @@ class CandidateSettings(Settings):
     api_base: Text | None = None
     arguments: CandidateArguments = Field(default_factory=dict, repr=False)
     max_output_tokens: Positive | None = None
+    max_concurrency: Positive | None = None
+    requests_per_minute: Positive | None = None
     context_window: Positive | None = None
     tools: Switch | None = None
     vision: Switch | None = None
@@ -294,8 +330,9 @@ class CandidateSettings(Settings):
         return value
 
     def overrides(self) -> dict[str, Any]:
-        """Return what was set beyond `model`, for `Client.candidate(model, overrides)`."""
-        given = self.model_dump(exclude={"model"}, exclude_none=True)
+        """Return what was set beyond `model` for `Client.candidate(model, overrides)`."""
+        limits = {"max_concurrency", "requests_per_minute"}
+        given = self.model_dump(exclude={"model", *limits}, exclude_none=True)
         return {key: value for key, value in given.items() if key != "arguments" or value}
 
 
@@ -348,6 +385,7 @@ class Config(Settings):
     durability: Literal["normal", "full"] = "normal"
     budgets: tuple[BudgetSettings, ...] = ()
     retrain: RetrainSettings = RetrainSettings()
+    calls: CallSettings = CallSettings()
     predictor: PredictorSettings = PredictorSettings()
     embedder: EmbedderSetting = Field(default=None, repr=False)
     graders: dict[str, GraderSettings] = Field(default_factory=dict)

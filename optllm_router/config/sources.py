@@ -28,7 +28,12 @@ ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 )
 """The environment variables that are read, each with the setting it stands for."""
 
-_MERGED = ("retrain", "predictor", "graders")  # tables whose keys an argument sets one by one
+_MERGED = (
+    "retrain",
+    "calls",
+    "predictor",
+    "graders",
+)  # tables whose keys an argument sets one by one
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,11 @@ every_outcomes = 200
 every = "24h"
 min_labels = 50      # graded outcomes before anything is routed
 
+# [calls]            # how long a call may take, and how often it is tried
+# timeout = "20m"
+# attempt_timeout = "10m"
+# max_attempts = 4
+
 # [graders.default]  # scores answers by rule: exact | contains | regex | json_schema | callable
 # kind = "exact"
 """
@@ -41,6 +46,7 @@ max_output_tokens = 2048    # sent when the caller gave no limit, so that worst 
 _FIRST_CANDIDATE = """\
 # api_key_env = "OPENAI_API_KEY"   # where the key is, when it is not where LiteLLM looks
 # api_base = "http://localhost:8000/v1"
+# max_concurrency = 8              # calls at once; also requests_per_minute
 # input_usd_per_1m = 0.15          # only for models that LiteLLM's model map does not price
 # output_usd_per_1m = 0.60
 """

@@ -19,7 +19,13 @@ from optllm_router.core.estimates import Estimates
 from optllm_router.core.features import SparseText
 from optllm_router.core.planning import Choice, Plan, aligned_optimism, plan_batch
 from optllm_router.core.policy import Budget, Policy, describe
-from optllm_router.dispatch.deciding import Decided, RouterState, decided, unlearned_reason
+from optllm_router.dispatch.deciding import (
+    Decided,
+    RouterState,
+    decided,
+    unlearned_reason,
+)
+from optllm_router.dispatch.offers import preferences
 from optllm_router.errors import InfeasiblePolicyError, RouterError
 from optllm_router.ledger import Cap
 from optllm_router.records import NANO_PER_USD, Bools, Floats, Ints
@@ -31,7 +37,11 @@ MIN_SLICE = 16
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a worker does next: ask this candidate for that item; tell `settle` the cost."""
+    """What a worker does next: ask this candidate for that item, and tell `finish` when it is over.
+
+    `reserved_nusd` is set aside for its first attempt in the batch's cap, whose later attempts
+    reserve anew.
+    """
 
     item: int
     decided: Decided
@@ -112,18 +122,17 @@ class BatchRun:
                 self._next += 1
             return step
 
-    def settle(self, assignment: Assignment, cost_nusd: int) -> None:
-        """Book what an assignment really cost."""
+    def finish(self, assignment: Assignment) -> None:
+        """Take down that an assignment is over; what it cost is settled with the cap."""
         with self._books:
             self._in_flight_nusd.pop(assignment.item, None)
-            if self.cap is not None:
-                self.cap.settle(assignment.reserved_nusd, cost_nusd)
 
     def _step(self, row: int) -> Step:
         if self.cap is None:
             return self._assign(row, int(self._choice[row]), 0)
         worst = self._estimates.worst_nusd[row]
-        for column in self._preferences(row):
+        price = self._price if self._is_learned(row) else None
+        for column in preferences(self._estimates, row, int(self._choice[row]), price):
             needed = int(worst[column])
             verdict = self.cap.reserve(needed)
             if verdict == "reserved":
@@ -132,17 +141,6 @@ class BatchRun:
                 return Wait()
         cheapest = int(worst[self._possible(row)].min(initial=np.iinfo(np.int64).max))
         return Refused(self.items[row], self.cap.refusal(cheapest))
-
-    def _preferences(self, row: int) -> list[int]:
-        """The planned column, then the others by value at the plan's dual price."""
-        columns = np.flatnonzero(self._possible(row))
-        planned = int(self._choice[row])
-        if self._is_learned(row):
-            value = self._estimates.prob[row] - self._price * self._estimates.cost_usd[row]
-            order = columns[np.argsort(-value[columns], kind="stable")]
-        else:
-            order = columns[np.argsort(-self._estimates.worst_nusd[row][columns], kind="stable")]
-        return [planned, *(int(column) for column in order if column != planned)]
 
     def _possible(self, row: int) -> Bools:
         learned = self._is_learned(row)

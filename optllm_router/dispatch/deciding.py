@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import compress
 
 import numpy as np
@@ -23,6 +23,7 @@ from optllm_router.core.features import SparseText
 from optllm_router.core.planning import Choice, LiveAim, decide, live_aim
 from optllm_router.core.policy import Policy, describe
 from optllm_router.core.snapshot import Snapshot
+from optllm_router.dispatch.offers import Offer, other_offers
 from optllm_router.dispatch.policies import effective_policy
 from optllm_router.dispatch.privacy import Privacy
 from optllm_router.dispatch.requests import AUTO, CREDENTIALS, Request
@@ -40,7 +41,8 @@ class Decided:
     """Who is called for one request, and everything the log says about why.
 
     `candidate` is called; `chosen` is the policy's column (another one in shadow mode).
-    `worst_nusd` is None for a pin of unknown price.
+    `worst_nusd` is None for a pin of unknown price. `others` finds who is asked where it fails, the
+    best first.
     """
 
     kind: Kind
@@ -56,6 +58,16 @@ class Decided:
     propensity: float | None = None
     predictor_version: str | None = None
     allowed: tuple[str, ...] = ()
+    others: Callable[[], Sequence[Offer]] = field(default=tuple, compare=False, repr=False)
+
+    @property
+    def first(self) -> Offer:
+        """Who is asked first."""
+        return Offer(
+            candidate=self.candidate,
+            worst_nusd=self.worst_nusd,
+            expected_cost_nusd=self.expected_cost_nusd,
+        )
 
 
 @dataclass(frozen=True)
@@ -179,6 +191,7 @@ class Decider:
             worst_nusd=worst,
             reason=f"shadow: {would.reason}",
             propensity=None,
+            others=tuple,
         )
 
     def _pinned(self, state: RouterState, request: Request, cap: int | None) -> Decided:
@@ -288,6 +301,7 @@ def decided(
         propensity=None if choice.prob is None else 1.0,
         predictor_version=state.snapshot.version if state.snapshot is not None else None,
         allowed=tuple(compress(estimates.columns, estimates.allowed[0].tolist())),
+        others=partial(other_offers, state.candidates, estimates, choice),
     )
 
 

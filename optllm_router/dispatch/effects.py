@@ -13,18 +13,30 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from optllm_router.completion.base import Client, Response
+from optllm_router.dispatch.streams import anext_chunk, close_stream, next_chunk
+from optllm_router.dispatch.watch import Watch
 from optllm_router.records import Candidate
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Ask a candidate; the reply is its response."""
+    """Ask a candidate; the reply is its response. Without a watch it takes as long as it takes."""
 
     candidate: Candidate
     arguments: Mapping[str, Any]
+    watch: Watch | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Read on in a stream; the reply is its next chunk, or `ENDED`."""
+
+    stream: Response
+    watch: Watch | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +53,7 @@ class Pause:
     seconds: float
 
 
-Effect: TypeAlias = Send | Write | Pause
+Effect: TypeAlias = Send | Pull | Write | Pause
 Conversation: TypeAlias = Generator[Effect, Any, Response]
 
 
@@ -99,7 +111,12 @@ def _end_closed(conversation: Conversation, client: Client) -> None:
 
 def _perform(effect: Effect, client: Client) -> Any:
     if isinstance(effect, Send):
-        return client.complete(effect.candidate, effect.arguments)
+        if effect.watch is None:
+            return client.complete(effect.candidate, effect.arguments)
+        call = partial(client.complete, effect.candidate, effect.arguments)
+        return effect.watch.run(call, late=close_stream)
+    if isinstance(effect, Pull):
+        return next_chunk(effect.stream, effect.watch)
     if isinstance(effect, Write):
         return effect.action()
     time.sleep(effect.seconds)
@@ -108,7 +125,12 @@ def _perform(effect: Effect, client: Client) -> Any:
 
 async def _aperform(effect: Effect, client: Client, store_thread: Executor) -> Any:
     if isinstance(effect, Send):
-        return await client.acomplete(effect.candidate, effect.arguments)
+        if effect.watch is None:
+            return await client.acomplete(effect.candidate, effect.arguments)
+        acall = partial(client.acomplete, effect.candidate, effect.arguments)
+        return await effect.watch.arun(acall)
+    if isinstance(effect, Pull):
+        return await anext_chunk(effect.stream, effect.watch)
     if isinstance(effect, Write):
         loop = asyncio.get_running_loop()
         return await asyncio.shield(loop.run_in_executor(store_thread, effect.action))

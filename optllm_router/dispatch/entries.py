@@ -1,4 +1,4 @@
-"""The log's records of one call: its decision, and its attempt as it opens, ends or fails."""
+"""The log's records of one call: its decision, and its attempts as they open, end or fail."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from optllm_router.dispatch.billing import Bill
 from optllm_router.dispatch.deciding import Decided, RouterState
 from optllm_router.dispatch.notes import error_facts
+from optllm_router.dispatch.offers import Offer
 from optllm_router.dispatch.privacy import key_values
 from optllm_router.dispatch.requests import Request
-from optllm_router.records import Attempt, Decision
+from optllm_router.records import Attempt, AttemptStatus, Decision
 from optllm_router.store.ids import new_id
 
 
@@ -21,8 +22,27 @@ def _now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
+class Try:
+    """One attempt, which begins now."""
+
+    offer: Offer
+    number: int
+    id: str = field(default_factory=new_id)
+    started_at: datetime = field(default_factory=_now)
+    clock: float = field(default_factory=time.perf_counter)
+
+    @property
+    def elapsed_s(self) -> float:
+        """How long it has taken so far."""
+        return time.perf_counter() - self.clock
+
+
+@dataclass(frozen=True, slots=True)
 class Entries:
-    """Makes the records of one call, which begins now."""
+    """Makes the records of one call, which begins now.
+
+    `notes` say what went otherwise than planned; they end up in the decision's reason.
+    """
 
     state: RouterState
     request: Request
@@ -30,21 +50,21 @@ class Entries:
     batch_id: str | None
     decision_id: str = field(default_factory=new_id)
     started_at: datetime = field(default_factory=_now)
-    clock: float = field(default_factory=time.perf_counter)
+    notes: list[str] = field(default_factory=list)
 
     def attempt(
-        self, status: Any, billed: Bill | None, *, response_id: str | None = None
+        self, this: Try, status: AttemptStatus, billed: Bill | None, *, response_id: Any = None
     ) -> Attempt:
         """An attempt as it stands now; free where nothing is billed."""
         usage = billed.usage if billed is not None else None
         return Attempt(
-            id=new_id(),
+            id=this.id,
             decision_id=self.decision_id,
-            number=0,
-            candidate=self.decided.candidate.name,
+            number=this.number,
+            candidate=this.offer.candidate.name,
             status=status,
-            started_at=self.started_at,
-            latency_s=time.perf_counter() - self.clock,
+            started_at=this.started_at,
+            latency_s=this.elapsed_s,
             prompt_tokens=None if usage is None else usage.prompt_tokens,
             completion_tokens=None if usage is None else usage.completion_tokens,
             cached_tokens=None if usage is None else usage.cached_tokens,
@@ -55,30 +75,34 @@ class Entries:
             price_version=self.state.price_version,
         )
 
-    def opened(self) -> Attempt:
+    def opened(self, this: Try) -> Attempt:
         """An attempt under way, at its forecast until it is completed."""
-        return replace(self.attempt("open", None), cost_nusd=self._forecast(), estimated=True)
+        attempt = self.attempt(this, "open", None)
+        return replace(attempt, cost_nusd=_forecast(this.offer), estimated=True)
 
-    def failed(self, error: BaseException, *, maybe_billed: bool) -> Attempt:
+    def failed(self, this: Try, error: BaseException, *, maybe_billed: bool) -> Attempt:
         """A failed attempt: free, unless it may have been billed, then at its forecast."""
         return replace(
-            self.attempt("error", None),
-            cost_nusd=self._forecast() if maybe_billed else 0,
+            self.attempt(this, "error", None),
+            cost_nusd=_forecast(this.offer) if maybe_billed else 0,
             estimated=maybe_billed,
-            **self.error_facts(error),
+            **self.error_facts(this, error),
         )
 
-    def error_facts(self, error: BaseException | None) -> dict[str, Any]:
+    def error_facts(self, this: Try, error: BaseException | None) -> dict[str, Any]:
         """What the log says of an error; its text only where prompts are kept too."""
         return error_facts(
             error,
             prompt=self.request.query.text,
-            keys=key_values(self.decided.candidate, self.request.arguments),
+            keys=key_values(this.offer.candidate, self.request.arguments),
             is_quoted=self.state.privacy.level == "full",
         )
 
     def decision(self, *, served: str | None) -> Decision:
-        """The decision, with as much of the text as the privacy level keeps."""
+        """The decision, with as much of the text as the privacy level keeps.
+
+        Where somebody else served than was chosen, the choice has no propensity.
+        """
         request, decided, query = self.request, self.decided, self.request.query
         kept = self.state.privacy.keep(query.text, decided.features, request.embedding)
         return Decision(
@@ -89,14 +113,14 @@ class Entries:
             chosen=decided.chosen,
             served=served,
             policy=decided.policy,
-            reason=decided.reason,
+            reason=self.reason(served),
             task=query.task,
             tags=request.tags,
             session_id=request.session_id,
             batch_id=self.batch_id,
             predictor_version=decided.predictor_version,
             price_version=self.state.price_version,
-            propensity=decided.propensity,
+            propensity=decided.propensity if served in {None, decided.chosen} else None,
             dual_price=decided.dual_price,
             allowed=decided.allowed,
             expected_accuracy=decided.expected_accuracy,
@@ -111,7 +135,12 @@ class Entries:
             wants_json=query.wants_json,
         )
 
-    def _forecast(self) -> int | None:
-        if self.decided.expected_cost_nusd is not None:
-            return self.decided.expected_cost_nusd
-        return self.decided.worst_nusd
+    def reason(self, served: str | None) -> str:
+        """Why it was decided so; what went otherwise; and who answers in the end."""
+        answers = [f"{served} answers"] if served is not None and self.notes else []
+        return "; ".join([self.decided.reason, *self.notes, *answers])
+
+
+def _forecast(offer: Offer) -> int | None:
+    """What an attempt is taken to have cost where nobody says; at worst where nothing is known."""
+    return offer.worst_nusd if offer.expected_cost_nusd is None else offer.expected_cost_nusd

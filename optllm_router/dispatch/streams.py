@@ -9,6 +9,7 @@ import inspect
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -16,6 +17,7 @@ from typing import Any, Literal, Self
 from typing_extensions import override
 
 from optllm_router.completion.base import Answer, Chunk, Response, StreamMeter
+from optllm_router.dispatch.watch import Overdue, Watch
 
 logger = logging.getLogger("optllm_router")
 
@@ -29,21 +31,77 @@ class End:
     error: BaseException | None = None
 
 
+ENDED = object()
+"""Stands for the chunk behind the last one."""
+
 Finish = Callable[[End], None]
 Later = Callable[[Callable[[], object]], None]
+
+
+def next_chunk(stream: Response, watch: Watch | None) -> Chunk:
+    """Read a chunk, or `ENDED`. Raises: Overdue; the provider's own exception."""
+
+    def read() -> Chunk:
+        return next(stream, ENDED)
+
+    return read() if watch is None else watch.run(read, late=lambda _chunk: close_stream(stream))
+
+
+async def anext_chunk(stream: Response, watch: Watch | None) -> Chunk:
+    """Do what `next_chunk` does, awaited."""
+
+    async def read() -> Chunk:
+        try:
+            return await stream.__anext__()
+        except StopAsyncIteration:
+            return ENDED
+
+    return await (read() if watch is None else watch.arun(read))
+
+
+def close_stream(stream: Response) -> None:
+    """Close what a blocking stream reads from, as far as it can be closed from here."""
+    close = getattr(getattr(stream, "completion_stream", None), "close", None)
+    if callable(close) and not inspect.iscoroutinefunction(close):
+        close()
+
+
+async def aclose_stream(stream: Response) -> None:
+    """Close what an awaited stream reads from."""
+    wrapped = getattr(stream, "completion_stream", None)
+    close = getattr(wrapped, "aclose", None) or getattr(wrapped, "close", None)
+    closing = close() if callable(close) else None
+    if inspect.isawaitable(closing):
+        await closing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """A stream of which some chunks have been read, and metered, before anybody has it."""
+
+    stream: Response
+    meter: StreamMeter
+    chunks: list[Chunk]
+    watch: Watch | None
+    overdue: Callable[[], Exception]
 
 
 class RoutedStream:
     """Iterates like the stream it wraps, sync or async, and passes other attributes through.
 
+    It goes on behind what was read of the stream already, and under the same watch; `overdue` makes
+    the exception for a chunk that does not come in time.
     `finish` is called once, when the stream ends. A stream that is garbage-collected has it done
     `later`, on another thread: the collector may have interrupted any code, holding any lock. A
     process that was forked meanwhile ends nothing: the stream is its parent's to settle.
     """
 
-    def __init__(self, wrapped: Response, meter: StreamMeter, finish: Finish, later: Later) -> None:
-        self._wrapped = wrapped
-        self._meter = meter
+    def __init__(self, opening: Opening, finish: Finish, later: Later) -> None:
+        self._wrapped = opening.stream
+        self._meter = opening.meter
+        self._read = deque(opening.chunks)
+        self._watch = opening.watch
+        self._overdue = opening.overdue
         self._finish = finish
         self._later = later
         self._ended = False
@@ -64,15 +122,21 @@ class RoutedStream:
         return self
 
     def __next__(self) -> Chunk:
+        if self._read and self._read[0] is not ENDED:
+            return self._read.popleft()
         while True:
             try:
-                chunk = next(self._wrapped)
-            except StopIteration:
-                self._end("ok")
-                raise
+                chunk = ENDED if self._read else next_chunk(self._wrapped, self._watch)
+            except Overdue:
+                error = self._overdue()
+                self._end("error", error)
+                raise error from None
             except BaseException as error:
                 self._end("error", error)
                 raise
+            if chunk is ENDED:
+                self._end("ok")
+                raise StopIteration
             if self._meter.add(chunk):
                 return chunk
 
@@ -80,33 +144,33 @@ class RoutedStream:
         return self
 
     async def __anext__(self) -> Chunk:
+        if self._read and self._read[0] is not ENDED:
+            return self._read.popleft()
         while True:
             try:
-                chunk = await self._wrapped.__anext__()
-            except StopAsyncIteration:
-                await self._aend("ok")
-                raise
+                chunk = ENDED if self._read else await anext_chunk(self._wrapped, self._watch)
+            except Overdue:
+                error = self._overdue()
+                await self._aend("error", error)
+                raise error from None
             except BaseException as error:
                 await self._aend("error" if isinstance(error, Exception) else "abandoned", error)
                 raise
+            if chunk is ENDED:
+                await self._aend("ok")
+                raise StopAsyncIteration
             if self._meter.add(chunk):
                 return chunk
 
     def close(self) -> None:
         """Stop reading; what had arrived is billed."""
         self._end("abandoned")
-        close = getattr(getattr(self._wrapped, "completion_stream", None), "close", None)
-        if callable(close):
-            close()
+        close_stream(self._wrapped)
 
     async def aclose(self) -> None:
         """Stop reading; what had arrived is billed."""
         await self._aend("abandoned")
-        stream = getattr(self._wrapped, "completion_stream", None)
-        close = getattr(stream, "aclose", None) or getattr(stream, "close", None)
-        closing = close() if callable(close) else None
-        if inspect.isawaitable(closing):
-            await closing
+        await aclose_stream(self._wrapped)
 
     def __enter__(self) -> Self:
         return self

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optllm_router.core.policy import Policy
+from optllm_router.dispatch.attempts import POLL_S
 from optllm_router.dispatch.batch import Assignment, BatchRun, Refused, Step, Wait
-from optllm_router.dispatch.calls import POLL_S, Desk, Task
+from optllm_router.dispatch.calls import Desk, Task
 from optllm_router.dispatch.deciding import RouterState
 from optllm_router.dispatch.effects import arun, run
 from optllm_router.dispatch.requests import Request
@@ -122,7 +123,9 @@ class BatchJob:
             decided=step.decided,
             batch_id=self.batch_id,
             policy=self.policy,
-            on_cost=lambda cost: plan.settle(step, cost),
+            cap=plan.cap,
+            held_nusd=step.reserved_nusd,
+            on_cost=lambda _cost: plan.finish(step),
             place=self._place(step.item),
         )
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from optllm_router.completion.base import Client
 from optllm_router.config import Config, build_policy
@@ -41,6 +44,7 @@ from optllm_router.dispatch.resuming import (
     hold_batch,
     request_keys,
 )
+from optllm_router.dispatch.traffic import Traffic
 from optllm_router.dispatch.workers import BatchJob
 from optllm_router.errors import ConfigError, RouterError, UnpricedCandidateError
 from optllm_router.grading import Graders, graders_from_config
@@ -104,6 +108,13 @@ class Engine:
             writer=self.writer,
             decider=Decider(self.client),
             graders=graders,
+            traffic=Traffic(
+                self.client,
+                config.candidates,
+                config.calls,
+                clock=time.monotonic,
+                rng=np.random.default_rng(),
+            ),
         )
         self.state = RouterState(
             candidates=known,

@@ -22,13 +22,15 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from aiohttp import web
 
 Json = dict[str, Any]
+Fault = Literal["garbage", "empty", "cut", "truncated", "endless"]
 
 _START_TIMEOUT_S = 10.0
+_FLUSH_S = 0.05  # so that what was written is on its way
 _ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -57,6 +59,10 @@ class Reply:
     sends `error` as an OpenAI error body. `reset_after` cuts the connection instead of answering:
     before the first byte at 0, after that many pieces of a stream otherwise. `usage=False` leaves
     the usage out, as some servers do.
+
+    A `fault` spoils an answer that begins well: "garbage" is no JSON; "empty" has no choices; "cut"
+    breaks the connection off half-way, "truncated" ends in good order there; "endless" goes on for
+    ever without saying anything. In streams it comes after the role and before the first word.
     """
 
     text: str = ""
@@ -74,6 +80,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     reset_after: int | None = None
     usage: bool = True
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +199,8 @@ class FakeOpenAIServer:
             _reset(request)
         if reply.status != 200:
             return _error(reply)
+        if reply.fault is not None:
+            return await _spoilt(request, body, reply)
         if body.get("stream"):
             return await _stream(request, body, reply)
         return web.json_response(_completion(body, reply), headers=reply.headers)
@@ -201,6 +210,40 @@ def _reset(request: web.Request) -> None:
     """Drop the connection without another byte (a TCP reset, not an orderly close)."""
     if request.transport is not None:
         request.transport.abort()
+
+
+async def _spoilt(request: web.Request, body: Json, reply: Reply) -> web.StreamResponse:
+    """Begin an answer well, and end it as its fault says."""
+    streamed = bool(body.get("stream"))
+    kind = "text/event-stream" if streamed else "application/json"
+    response = web.StreamResponse(headers={"Content-Type": kind, **reply.headers})
+    await response.prepare(request)
+    for piece in _spoilt_pieces(body, reply):
+        await response.write(piece)
+    if reply.fault == "cut":
+        await asyncio.sleep(_FLUSH_S)
+        _reset(request)
+        return response
+    while reply.fault == "endless":
+        await asyncio.sleep(_FLUSH_S)
+        await response.write(b": wait\n\n" if streamed else b" ")
+    await response.write_eof()
+    return response
+
+
+def _spoilt_pieces(body: Json, reply: Reply) -> Iterator[bytes]:
+    """Yield what is sent of a spoilt answer."""
+    if body.get("stream"):
+        choices: list[Json] = [{"index": 0, "delta": {"role": "assistant", "content": ""}}]
+        head = {**_head(body), "object": "chat.completion.chunk"}
+        yield b"data: " + _chunk(head, [] if reply.fault == "empty" else choices) + b"\n\n"
+        yield b"data: {garbage\n\n" if reply.fault == "garbage" else b""
+        yield b"data: [DONE]\n\n" if reply.fault == "empty" else b""
+        return
+    whole = _completion(body, reply)
+    text = json.dumps({**whole, "choices": []} if reply.fault == "empty" else whole).encode()
+    halves = {"garbage": b"{garbage", "empty": text, "endless": b" "}
+    yield halves.get(reply.fault or "", text[: len(text) // 2])
 
 
 def _error(reply: Reply) -> web.Response:

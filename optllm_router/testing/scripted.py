@@ -22,9 +22,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from optllm_router.completion.base import Answer, Messages, Response, StreamMeter
+from optllm_router.completion.base import Answer, Failure, Messages, Response, StreamMeter
 from optllm_router.completion.metering import ChunkMeter, describe_response
 from optllm_router.completion.responses import (
     PlainChoice,
@@ -42,6 +42,7 @@ from optllm_router.errors import BudgetExceededError, ConfigError
 from optllm_router.records import Candidate, Capabilities, TokenPrice, Usage
 
 CHARACTERS_PER_TOKEN = 4
+FINAL = Failure(remedy="none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,8 @@ class Line:
     It waits `latency_s`, then raises `error` or says `text` and the `tool_calls` (function name,
     JSON arguments). `usage` None counts four characters per token; `reports_usage=False` reports
     none. In a stream the text comes word by word, `chunk_latency_s` apart, and `error` is raised
-    after `error_after` chunks if that is set. `billed` is what `maybe_billed(error)` will say.
+    after `error_after` chunks if that is set. `billed` is what `maybe_billed(error)` will say,
+    `failure` what `judge(error)` will; without it nobody is asked after this one.
     `cost_nusd` makes the client bill by it instead of by tokens.
     """
 
@@ -62,6 +64,7 @@ class Line:
     error: BaseException | None = None
     error_after: int | None = None
     billed: bool = False
+    failure: Failure = FINAL
     latency_s: float = 0.0
     chunk_latency_s: float = 0.0
     cache_hit: bool = False
@@ -105,6 +108,7 @@ class ScriptedClient:
         self._capabilities = dict(capabilities or {})
         self._numbers = itertools.count(1)
         self._billed: list[BaseException] = []
+        self._failures: list[tuple[BaseException, Failure]] = []
 
     def complete(self, candidate: Candidate, arguments: Mapping[str, Any]) -> Response:
         """Play the candidate's next line.
@@ -163,12 +167,34 @@ class ScriptedClient:
         """Count four characters as a token, rounded up."""
         return -(-len(text) // CHARACTERS_PER_TOKEN)
 
+    def is_empty(self, response: Response) -> bool:  # noqa: ARG002  # the protocol's name
+        """Return False: every line is an answer, also an empty one."""
+        return False
+
+    def judge(self, error: BaseException) -> Failure:
+        """Return what the line that raised this error says; else that another may answer."""
+        said = [failure for raised, failure in self._failures if raised is error]
+        return said[-1] if said else Failure(remedy="another")
+
     def maybe_billed(self, error: BaseException) -> bool:
         """Return what the line that raised this error says."""
         return any(error is billed for billed in self._billed)
 
     def budget_error(self, error: BudgetExceededError) -> BudgetExceededError:
         """Return the error as it is."""
+        return error
+
+    def lost_error(
+        self,
+        kind: Literal["timeout", "empty"],  # noqa: ARG002  # the protocol's name
+        candidate: Candidate,
+        message: str,
+    ) -> Exception:
+        """Return a `TimeoutError`, which may have been billed and is worth a retry."""
+        error = TimeoutError(f"{candidate.name}: {message}")
+        with self._lock:
+            self._billed.append(error)
+            self._failures.append((error, Failure(remedy="retry", is_ill=True)))
         return error
 
     def warm_up(self) -> None:
@@ -184,6 +210,8 @@ class ScriptedClient:
                     f"{', '.join(self._scripts) or 'none'}."
                 )
             line = self._scripts[candidate.model](arguments)
+            if line.error is not None:
+                self._failures.append((line.error, line.failure))
             if line.error is not None and line.billed:
                 self._billed.append(line.error)
             return line, next(self._numbers)

@@ -118,7 +118,12 @@ def test_settling_a_call_does_not_wait_for_a_plan_that_is_being_made(trained):
     batch = BatchAsked(items=REST, common=common, policy=Budget(usd=1.0))
     job = router._engine.batch(batch, None)
     taken = job.plan.take()
-    settling = threading.Thread(target=job.plan.settle, args=(taken, COST_NUSD))
+
+    def settle() -> None:
+        job.plan.cap.settle(taken.reserved_nusd, COST_NUSD)
+        job.plan.finish(taken)
+
+    settling = threading.Thread(target=settle)
 
     with job.plan._lock:  # as while a plan is made
         settling.start()

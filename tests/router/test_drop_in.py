@@ -157,7 +157,8 @@ ERRORS = (
 @pytest.fixture(scope="module")
 def router(tmp_path_factory):
     url = f"sqlite:///{tmp_path_factory.mktemp('drop-in') / 'log.db'}"
-    with Router([MODEL], store=url, route_models=["routed"]) as router:
+    once = {"max_attempts": 1}
+    with Router([MODEL], store=url, route_models=["routed"], calls=once) as router:
         yield router
 
 

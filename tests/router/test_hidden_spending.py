@@ -95,7 +95,7 @@ def failing(url):
             "input_usd_per_1m": 1,
             "output_usd_per_1m": 2,
         }
-        router = Router([candidate], store=url)
+        router = Router([candidate], store=url, calls={"max_attempts": 1})
         opened.extend((router.close, server.stop))
         return router, server
 

@@ -17,6 +17,7 @@ from optllm_router import (
     NoCandidateError,
     TargetAccuracy,
 )
+from optllm_router.core.cost import RETRIES
 from optllm_router.records import Capabilities
 from optllm_router.testing.scripted import Line, ScriptedClient
 
@@ -112,7 +113,7 @@ def test_an_explicit_none_is_unset(make_router, client, ask):
     both(router, model=None, messages=ask(), temperature=None, tools=None, task=None, tags=None)
 
     for call in client.calls:
-        assert call.arguments.keys() == {"messages", "max_tokens"}
+        assert call.arguments.keys() == {"messages", "max_tokens", *RETRIES}
 
 
 def test_a_routed_call_gets_the_candidates_output_limit_unless_the_caller_set_one(
@@ -125,7 +126,8 @@ def test_a_routed_call_gets_the_candidates_output_limit_unless_the_caller_set_on
     router.complete(messages=ask(), max_completion_tokens=6)
     router.complete("middling", ask())
 
-    sent = [{k: v for k, v in c.arguments.items() if k != "messages"} for c in client.calls]
+    ours = {"messages", *RETRIES}
+    sent = [{k: v for k, v in c.arguments.items() if k not in ours} for c in client.calls]
     assert sent == [{"max_tokens": 77}, {"max_tokens": 5}, {"max_completion_tokens": 6}, {}]
 
 
@@ -143,7 +145,7 @@ def test_our_own_arguments_are_not_sent_and_tags_and_session_are_stored(
         reference="42",
     )
 
-    assert client.calls[0].arguments.keys() == {"messages", "max_tokens"}
+    assert client.calls[0].arguments.keys() == {"messages", "max_tokens", *RETRIES}
     decision, _ = only(router)
     assert (decision.task, decision.tags, decision.session_id) == ("triage", ("team-a", "b"), "7")
 

@@ -242,7 +242,7 @@ def test_a_stream_that_breaks_is_an_error_with_what_arrived_as_its_cost(serve, a
     assert ("error", type(theirs.value).__name__) == (attempt.status, attempt.error_class)
     assert attempt.cost_nusd > 0
     assert attempt.estimated
-    assert [attempt.id] != [a.id for a in caught.value.optllm_attempts]
+    assert [attempt.id] == [a.id for a in caught.value.optllm_attempts]
     assert ["error"] == [a.status for a in caught.value.optllm_attempts]
     assert [] == [row for row in router._engine.store.training_rows() if row.score is not None]
 

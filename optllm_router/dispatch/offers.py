@@ -1,0 +1,67 @@
+"""Who may be asked for one query, and in which order: the plan's column, then the next best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from optllm_router.core.estimates import Estimates
+from optllm_router.core.planning import Choice
+from optllm_router.records import NANO_PER_USD, Candidate, Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A candidate that may be asked, what that costs at worst, and what it is forecast to cost.
+
+    `worst_nusd` is None for a pin of unknown price.
+    """
+
+    candidate: Candidate
+    worst_nusd: int | None
+    expected_cost_nusd: int | None
+
+
+def preferences(estimates: Estimates, row: int, planned: int, price: float | None) -> list[int]:
+    """The planned column, then the other allowed ones by value at a dual price (None: infinite).
+
+    Where none is allowed, the able ones instead, the dearest first.
+    """
+    columns = np.flatnonzero(estimates.allowed[row])
+    cost: Floats = estimates.cost_usd[row]
+    if not columns.size:
+        columns = np.flatnonzero(estimates.able[row])
+        order = columns[np.argsort(-estimates.worst_nusd[row][columns], kind="stable")]
+    elif price is None:
+        order = columns[np.argsort(cost[columns], kind="stable")]
+    else:
+        value = estimates.prob[row] - price * cost
+        order = columns[np.argsort(-value[columns], kind="stable")]
+    return [planned, *(int(column) for column in order if column != planned)]
+
+
+def other_offers(
+    candidates: Sequence[Candidate], estimates: Estimates, choice: Choice
+) -> list[Offer]:
+    """Who else may be asked: the allowed columns by value, then those that are merely able."""
+    order = preferences(estimates, 0, choice.column, choice.dual_price)
+    able = np.flatnonzero(estimates.able[0] & ~estimates.allowed[0])
+    by_price = able[np.argsort(-estimates.worst_nusd[0][able], kind="stable")]
+    columns = dict.fromkeys([*order, *(int(column) for column in by_price)])
+    return [
+        _offer(candidates[column], estimates, column)
+        for column in columns
+        if column != choice.column
+    ]
+
+
+def _offer(candidate: Candidate, estimates: Estimates, column: int) -> Offer:
+    cost = float(estimates.cost_usd[0, column])
+    return Offer(
+        candidate=candidate,
+        worst_nusd=int(estimates.worst_nusd[0, column]),
+        expected_cost_nusd=math.ceil(cost * NANO_PER_USD) if math.isfinite(cost) else None,
+    )
