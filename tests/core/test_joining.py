@@ -136,7 +136,7 @@ def test_the_predictor_that_is_joined_stays_as_it_is(fitted):
 
 
 def test_a_newcomer_is_the_lenders_mean_about_its_own_level(fitted):
-    fitted.set_contrast(1.0)
+    fitted._personal = replace(fitted._personal, contrast=1.0, common_slope=1.0)
     fitted._neighbours = None
     mix, score = np.array([0.2, 0.3, 0.5]), fitted.column_score_
     known = fitted.by_fitted(hash_texts(ASKED), [""] * len(ASKED), None, spread=False).prob
@@ -144,6 +144,27 @@ def test_a_newcomer_is_the_lenders_mean_about_its_own_level(fitted):
     expected = joined.column_score_[3] + (known - score) @ mix
 
     assert np.clip(expected, 0, 1) == pytest.approx(joined.predict(ASKED).prob[:, 3], abs=1e-12)
+
+
+@pytest.mark.parametrize("slope", [0.5, 1.2])
+def test_a_newcomer_moves_by_the_slope_of_what_the_fitted_have_in_common(
+    fitted, query_texts, slope
+):
+    rows = np.arange(12)
+    like, few = Likeness(EVEN.mix, -0.4), labels(rows % 2, query_texts[:12], rows=rows)
+
+    def found(slope):
+        fitted._personal = replace(fitted._personal, common_slope=slope)
+        fitted.set_contrast(0.6)
+        joined = join(fitted, 3, like, few)
+        return joined.predict(ASKED).prob, joined.oob_.prob, fitted.oob_.prob
+
+    for one, other in zip(found(1.0)[:2], found(slope)[:2], strict=True):
+        moved = other - one
+        assert np.abs(moved[:, 0]).max() > 0.01
+        assert np.tile(moved[:, :1], 4) == pytest.approx(moved, abs=1e-12)
+    _, joined, alone = found(slope)
+    assert alone.tobytes() == joined[:, :3].tobytes()
 
 
 def test_a_level_is_shrunk_as_by_labels_that_were_as_expected():
@@ -210,8 +231,8 @@ def test_a_text_that_only_a_newcomer_met_counts_as_met_for_it_alone(with_neighbo
     joined = join(with_neighbours, 3, EVEN, labels(scores, PAIRED_NEW[:20]))
     prob = joined.predict(PAIRED_NEW[:20]).prob[:, 3]
 
-    assert prob[scores == 0.0].max() < 0.3
-    assert prob[scores == 1.0].min() > 0.7
+    assert prob[scores == 0.0].max() < 0.4
+    assert prob[scores == 1.0].min() > 0.6
     assert before == bits(joined, [0, 1, 2], PAIRED_NEW)
 
 
@@ -258,6 +279,7 @@ def test_stored_arrays_of_newcomers_predict_the_same_bits(training):
         predictor = join(predictor, column, like, labels(given_))
     back = SuccessPredictor.from_arrays(predictor.to_arrays())
 
+    assert 1.0 != predictor._personal.common_slope
     assert [True, False, True, False, False] == back.fitted_.tolist()
     assert bits(predictor, range(5)) == bits(back, range(5))
     assert bits(join(predictor, 5, like, labels([1])), range(6)) == bits(

@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optllm_router.core.success.personal import (
+    CERTAIN,
+    COMMON_SPREAD,
     CORRECTION_STRENGTH,
     Personal,
     column_scores,
+    common_slope,
     contrast_slope,
     scores_elsewhere,
 )
@@ -319,3 +322,102 @@ def test_as_many_rows_as_the_strength_weigh_as_much_as_what_was_expected():
     slope = contrast_slope(level + own, level + own, level, expected=0.0, strength=5.0)
 
     assert 0.5 == pytest.approx(slope)
+
+
+def looped_common_slope(estimates, scores, level, contrast):
+    """Least squares through the origin, query by query, drawn to 1."""
+    pairs = []
+    for told, observed in zip(estimates, scores, strict=True):
+        query = mean(known(e - s for e, s in zip(told, level, strict=True)))
+        left = known(
+            s - column - contrast * (e - column - query)
+            for e, s, column in zip(told, observed, level, strict=True)
+        )
+        if left:
+            pairs.append((query, mean(left)))
+    prior = mean([(left - query) ** 2 for query, left in pairs]) / COMMON_SPREAD**2
+    weight = sum(query**2 for query, _ in pairs) + prior
+    product = sum(query * left for query, left in pairs) + prior
+    return max(product / weight, 0.0) if weight > 1e-12 else 1.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables, shares)
+def test_the_common_slope_is_that_of_least_squares_drawn_to_1(drawn, contrast):
+    estimates, scores = drawn
+    level = column_scores(estimates, scores)
+
+    assert looped_common_slope(estimates, scores, level, contrast) == pytest.approx(
+        common_slope(estimates, scores, level, contrast), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize(("truth", "slope"), [(1.0, 1.0), (1.5, 1.5), (0.5, 0.5), (-2.0, 0.0)])
+def test_the_common_slope_finds_how_much_the_estimates_understate(truth, slope):
+    # what queries do to all columns is `truth` times what is estimated, plus noise
+    rng = np.random.default_rng(0)
+    level = np.array([0.5, 0.6, 0.4])
+    query, own = rng.normal(0, 0.3, (4_000, 1)), rng.normal(0, 0.1, (4_000, 3))
+    own -= own.mean(axis=1, keepdims=True)
+    scores = level + truth * query + 0.5 * own + rng.normal(0, 0.1, (4_000, 1))
+    scores[rng.random((4_000, 3)) < 0.5] = NAN
+
+    assert slope == pytest.approx(common_slope(level + query + own, scores, level, 0.5), abs=0.03)
+
+
+def test_the_common_slope_is_1_where_nothing_tells():
+    level = np.array([0.5, 0.6])
+
+    assert 1.0 == common_slope(np.zeros((0, 2)), np.zeros((0, 2)), level, 1.0)
+    assert 1.0 == common_slope(np.ones((3, 2)), np.full((3, 2), NAN), level, 1.0)
+    assert 1.0 == common_slope(np.tile(level, (4, 1)), np.tile(level, (4, 1)), level, 1.0)
+
+
+def test_few_noisy_queries_say_little_of_the_common_slope():
+    level, query = np.array([0.5]), np.array([[-0.1], [0.1]])
+
+    assert 1.0 == pytest.approx(common_slope(level + query, level - 4 * query, level, 1.0), abs=0.4)
+
+
+slopes = st.floats(0, 3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables, shares, slopes)
+def test_the_common_slope_moves_all_of_a_query_alike_and_makes_nothing_certain(
+    drawn, contrast, slope
+):
+    estimates, scores = drawn
+    level = column_scores(estimates, scores)
+    personal = Personal(level, contrast, common_slope=slope)
+    cut = np.clip(personal.of(estimates, no_one(len(estimates))), 0.0, 1.0)
+    moved = personal.prob(cut, estimates)
+
+    for told, before, after in zip(estimates, cut, moved, strict=True):
+        query = mean(known(told - level))
+        low, high = min(known(before)), max(known(before))
+        wanted = (slope - 1.0) * query
+        allowed = min(max(wanted, min(CERTAIN - low, 0.0)), max(1.0 - CERTAIN - high, 0.0))
+        assert near(before + allowed, after)
+
+
+def test_a_column_that_joined_neither_holds_the_others_back_nor_leaves_0_to_1():
+    fitted = np.array([True, True, False])
+    personal = Personal(np.array([0.5, 0.5, 0.5]), common_slope=2.0, fitted=fitted)
+    estimates = np.array([[0.6, 0.8, 0.9], [0.4, 0.2, 0.1]])
+
+    assert near([[0.795, 0.995, 1.0], [0.205, 0.005, 0.0]], personal.prob(estimates, estimates))
+
+
+def test_probabilities_of_no_queries_are_none():
+    assert (0, 2) == Personal(np.array([0.5, 0.5])).prob(np.zeros((0, 2)), np.zeros((0, 2))).shape
+
+
+def test_arrays_with_two_shares_are_those_of_a_slope_of_1():
+    stored = Personal(np.array([0.3, NAN]), 0.4, 0.6, 1.2).to_arrays()
+    back = Personal.from_arrays(stored)
+    old = Personal.from_arrays({**stored, "contrast": stored["contrast"][:2]})
+
+    assert (0.4, 0.6, 1.2) == (back.contrast, back.contrast_met, back.common_slope)
+    assert (0.4, 0.6, 1.0) == (old.contrast, old.contrast_met, old.common_slope)
+    assert np.array_equal([0.3, NAN], back.column_score, equal_nan=True)

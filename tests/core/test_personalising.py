@@ -322,11 +322,13 @@ def test_where_columns_differ_alike_half_the_money_buys_half_the_way(unpersonal)
 def test_a_snapshot_keeps_the_share_that_its_queries_are_worth(unpersonal):
     for snapshot, _, _ in unpersonal[:3]:
         predictor = snapshot.predictor
-        personal = Personal(predictor.column_score_, predictor.contrast)
+        slope = predictor._personal.common_slope
+        personal = Personal(predictor.column_score_, predictor.contrast, common_slope=slope)
         left_out = predictor.left_out_
-        expected = personal.of_left_out(left_out.prob, left_out.column_score)
+        shrunk = personal.of_left_out(left_out.prob, left_out.column_score)
 
-        assert np.clip(expected, 0.0, 1.0).tolist() == predictor.oob_.prob.tolist()
+        assert 1.0 != slope
+        assert personal.prob(shrunk, left_out.prob).tolist() == predictor.oob_.prob.tolist()
         assert predictor.oob_.prob.tolist() == snapshot.traffic_prob.tolist()
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -190,6 +191,19 @@ def test_a_snapshot_from_before_cost_quantiles_still_loads(snapshot):
     for name in ("output_tokens", "cost_usd"):
         high = getattr(old, name).quantile(*asked, 0.9)
         assert np.array_equal(getattr(snapshot, name).predict(*asked), high, equal_nan=True)
+
+
+def test_a_snapshot_from_before_there_was_a_common_slope_still_loads(snapshot, query_texts):
+    predictor, texts = snapshot.predictor, [hash_text(text) for text in query_texts[:20]]
+    stored = predictor.to_arrays()["contrast"]
+    data = rewritten(snapshot.to_bytes(), predictor__contrast=stored[:2])
+    old = Snapshot.from_bytes(data).predictor
+    seen = predictor.by_fitted(texts, [""] * 20, None, spread=False)
+    expected = replace(predictor._personal, common_slope=1.0).of(seen.prob, seen.met)
+
+    assert stored[2] != 1.0
+    assert (predictor.contrast, 1.0) == (old.contrast, old._personal.common_slope)
+    assert np.array_equal(np.clip(expected, 0.0, 1.0), old.predict_features(texts).prob)
 
 
 def test_ratios_of_another_width_are_refused(snapshot):

@@ -3,24 +3,32 @@
 An argmax over noisy columns picks the luckiest error, so that with few labels a query's own
 estimates can cost more than they bring. What decides is how the columns *differ* on a query: that
 difference is shrunk, from 1 (as estimated) to 0 (every query alike: the zero-router of RouterBench,
-arXiv 2403.12031). How hard a query is for all columns moves no decision and stays as estimated.
+arXiv 2403.12031).
 
     estimate = column's score + what the query does to all columns
              + contrast * (what is left of the query's own estimate)
 
 What a query does to all columns is a mean over those that were fitted together. A column that joins
-them later (`newcomer`) is no part of that mean, so that nothing changes for the others.
+them later (`newcomer`) is no part of that mean, so that nothing changes for the others. It
+decides nothing between columns at a price or a budget, but it is part of every probability, and few
+labels understate it: it is multiplied by a slope that left-out queries ask for (`Personal.prob`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optllm_router.records import Bools, Floats, Ints
 
 NOTHING = 1e-12
+MET_STRENGTH = 5.0  # rows that a met text's contrast is drawn towards a new one's
+COMMON_SPREAD = 0.25  # standard deviation of the common slope about 1, before any row
+CERTAIN = 0.005  # as near to 0 or 1 as the common slope may bring a probability
 CORRECTION_STRENGTH = 5.0  # queries without any error that a correction is drawn towards
 
 
@@ -29,14 +37,32 @@ class Personal:
     """Shares of the columns' differences; `column_score` is (n_columns,), NaN without a label.
 
     `contrast` is for new texts, `contrast_met` for those that were met before, whose own labels
-    are known. `fitted` (n_columns,) tells the columns that were fitted together; None means all
-    that have a label.
+    are known. `common_slope`, at least 0, multiplies what a query does to all columns. `fitted`
+    (n_columns,) tells the columns that were fitted together; None means all that have a label.
     """
 
     column_score: Floats
     contrast: float = 1.0
     contrast_met: float = 1.0
+    common_slope: float = 1.0
     fitted: Bools | None = None
+
+    @classmethod
+    def fit(cls, left_out: Floats, met_again: Floats, met: Bools, scores: Floats) -> Self:
+        """Choose scores, shares and slope by the squared errors of rows that did not take part.
+
+        Args:
+            left_out: (n_queries, n_columns), of each query without its text's labels.
+            met_again: the same without its own labels alone.
+            met: (n_queries,), which queries others have the text of.
+            scores: (n_queries, n_columns), NaN where not observed.
+        """
+        mean = column_scores(left_out, scores)
+        new = contrast_slope(left_out, scores, mean)
+        again = contrast_slope(
+            met_again[met], scores[met], mean, expected=new, strength=MET_STRENGTH
+        )
+        return cls(mean, new, again, common_slope(left_out, scores, mean, new))
 
     def of(self, estimates: Floats, met: Bools) -> Floats:
         """Shrink the differences of `estimates`, (n_queries, n_columns).
@@ -58,11 +84,39 @@ class Personal:
         moved -= self.common(elsewhere)
         return self.of(estimates, new) + (1.0 - self.contrast) * moved
 
+    def prob(self, shrunk: Floats, estimates: Floats) -> Floats:
+        """Return probabilities, (n_queries, n_columns), of what `of` or `of_left_out` returned.
+
+        Cut to [0, 1], then moved by what the slope adds to what a query does to all columns: all
+        columns of a query alike, as far as no fitted one comes nearer than `CERTAIN` to 0 or 1.
+        `estimates` are what was shrunk.
+        """
+        prob = np.clip(shrunk, 0.0, 1.0)
+        fitted = prob[:, self._together]
+        lowest = np.minimum(CERTAIN - fitted.min(axis=1, keepdims=True), 0.0)
+        highest = np.maximum(1.0 - CERTAIN - fitted.max(axis=1, keepdims=True), 0.0)
+        added = (self.common_slope - 1.0) * self.common(estimates)
+        return np.clip(prob + np.clip(added, lowest, highest), 0.0, 1.0)
+
     def common(self, estimates: Floats) -> Floats:
         """Return what a query does to all columns that were fitted together, (n_queries, 1)."""
-        known = ~np.isnan(self.column_score) if self.fitted is None else self.fitted
-        deviation = estimates[:, known] - self.column_score[known]
+        deviation = estimates[:, self._together] - self.column_score[self._together]
         return np.asarray(deviation.mean(axis=1, keepdims=True))
+
+    @property
+    def _together(self) -> Bools:
+        return ~np.isnan(self.column_score) if self.fitted is None else self.fitted
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return plain arrays for an npz file; `fitted` is not among them."""
+        kept = [self.contrast, self.contrast_met, self.common_slope]
+        return {"column_score": self.column_score, "contrast": np.array(kept)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Rebuild from `to_arrays`; the slope is 1 in those of before there was one."""
+        kept = np.asarray(arrays["contrast"], dtype=np.float64).tolist()
+        return cls(np.asarray(arrays["column_score"], dtype=np.float64), *kept)
 
 
 def column_scores(estimates: Floats, scores: Floats) -> Floats:
@@ -124,3 +178,25 @@ def contrast_slope(
         return expected
     prior = strength * weight / len(scores)
     return float(np.clip((product + prior * expected) / (weight + prior), 0.0, 1.0))
+
+
+def common_slope(estimates: Floats, scores: Floats, column_score: Floats, contrast: float) -> float:
+    """Return the slope, at least 0, of what a query does to all columns on what is estimated.
+
+    Least squares through the origin over the queries with a label, of the mean over a query's
+    labels of what they leave once the columns' scores and the `contrast` of the differences are
+    taken off. It is drawn to 1 as by a normal prior of standard deviation `COMMON_SPREAD`, and 1
+    where nothing tells. The other arguments are as for `column_scores`.
+    """
+    personal = Personal(column_score, contrast)
+    common = personal.common(estimates)
+    own = personal.of(estimates, np.zeros((len(estimates), 1), dtype=np.bool_)) - common
+    n = (~np.isnan(scores)).sum(axis=1)
+    common, left = common[n > 0, 0], np.nansum(scores - own, axis=1)[n > 0] / n[n > 0]
+    if not left.size:
+        return 1.0
+    prior = float(np.mean((left - common) ** 2)) / COMMON_SPREAD**2
+    weight = float(common @ common) + prior
+    if weight <= NOTHING:
+        return 1.0
+    return max((float(common @ left) + prior) / weight, 0.0)

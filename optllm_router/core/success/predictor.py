@@ -15,8 +15,9 @@ product per text: the mean weights are folded into the projection beforehand. Op
 forests and its weights are not needed for it.
 
 The ridges' mean is drawn towards what the nearest labelled texts say (`neighbours`), and the
-columns' differences are then shrunk by as much as they mislead (`personal`). Both are judged on
-rows that did not take part. A column with a handful of labels joins afterwards (`newcomer`).
+columns' differences are then shrunk by as much as they mislead, and what they have in common
+stretched by as much as it is understated (`personal`). All are judged on rows that did not take
+part. A column with a handful of labels joins afterwards (`newcomer`).
 """
 
 from __future__ import annotations
@@ -53,19 +54,13 @@ from optllm_router.core.success.newcomer import (
     placed,
     with_newcomers,
 )
-from optllm_router.core.success.personal import (
-    Personal,
-    column_scores,
-    contrast_slope,
-    scores_elsewhere,
-)
+from optllm_router.core.success.personal import Personal, scores_elsewhere
 from optllm_router.core.success.serving import Serving, design_of
 from optllm_router.core.success.traits import N_SHAPES, Traits, packed
 from optllm_router.errors import NotTrainedError
 from optllm_router.records import Bools, Floats, Ints
 
 N_FOLDS = 8
-MET_STRENGTH = 5.0  # rows that a met text's contrast is drawn towards a new one's
 MOST_SPREAD = 0.5  # of anything in [0, 1]
 
 
@@ -218,8 +213,8 @@ class SuccessPredictor:
         self._personal = replace(self._personal, contrast=contrast, contrast_met=met)
         if self.left_out_ is not None:
             own = self.left_out_
-            prob = self._personal.of_left_out(own.prob, own.column_score)
-            self.oob_ = SuccessEstimate(np.clip(prob, 0.0, 1.0), own.std)
+            shrunk = self._personal.of_left_out(own.prob, own.column_score)
+            self.oob_ = SuccessEstimate(self._personal.prob(shrunk, own.prob), own.std)
 
     def predict(
         self, queries: Sequence[str], tasks: Sequence[str] | None = None
@@ -250,10 +245,10 @@ class SuccessPredictor:
         seen = self.by_fitted(texts, checked_tasks(tasks, len(texts)), shapes, spread=spread)
         if self._newcomers:
             seen = with_newcomers(seen, self._newcomers, self.lenders())
-        shrunk = np.clip(self._personal.of(seen.prob, seen.met), 0.0, 1.0)
-        unknown = np.full(shrunk.shape, np.nan)
+        prob = self._personal.prob(self._personal.of(seen.prob, seen.met), seen.prob)
+        unknown = np.full(prob.shape, np.nan)
         std = unknown if seen.std is None else np.minimum(seen.std, MOST_SPREAD)
-        return self._masked(SuccessEstimate(shrunk, std))
+        return self._masked(SuccessEstimate(prob, std))
 
     def by_fitted(
         self,
@@ -318,21 +313,17 @@ class SuccessPredictor:
     def _fit_shrinking(
         self, places: Floats, scores: Floats, texts: Ints, ridge: SuccessEstimate, fold: Ints
     ) -> None:
-        """Choose the neighbours' say and the contrasts by rows that did not take part."""
+        """Choose the neighbours' say and the columns' by rows that did not take part."""
         judged = fit_neighbours(places, scores, texts, ridge.prob)
-        near, own, met = judged.neighbours, judged.left_out, judged.met
+        near, own = judged.neighbours, judged.left_out
         std = ridge.std.copy()
         if near is not None:
             near.estimate(places, ridge.prob, std)
-        mean = column_scores(own, scores)
-        slope = contrast_slope(own, scores, mean)
-        again = contrast_slope(
-            judged.met_again[met], scores[met], mean, expected=slope, strength=MET_STRENGTH
-        )
-        self._neighbours, self._personal = near, Personal(mean, contrast_met=again)
+        self._neighbours = near
+        self._personal = Personal.fit(own, judged.met_again, judged.met, scores)
         elsewhere = scores_elsewhere(own, scores, fold)
         self.left_out_ = LeftOut(own, np.minimum(std, MOST_SPREAD), elsewhere)
-        self.set_contrast(slope)
+        self.set_contrast(self.contrast)
 
     def _rest(
         self, texts: Sequence[SparseText], tasks: Sequence[str], shapes: Floats | None
@@ -360,8 +351,7 @@ class SuccessPredictor:
             "centre": np.array(serving.ensemble.centre),
             "n_labels": self.n_labels_,
             "settings": packed([self.n_bootstraps, self.seed, self.n_components]),
-            "column_score": self._personal.column_score,
-            "contrast": np.array([self._personal.contrast, self._personal.contrast_met]),
+            **self._personal.to_arrays(),
             **self._traits.to_arrays(),
             **({} if self._neighbours is None else self._neighbours.to_arrays("near")),
             **newcomers_to_arrays(self._newcomers),
@@ -380,9 +370,7 @@ class SuccessPredictor:
         ensemble = RidgeEnsemble(weights, float(arrays["centre"]))
         predictor._serving = serving = Serving.of(ensemble, Projection.from_arrays(arrays))
         if "contrast" in arrays:  # there were neither neighbours nor shrinking at first
-            score = np.asarray(arrays["column_score"], dtype=np.float64)
-            kept = np.asarray(arrays["contrast"], dtype=np.float64).tolist()
-            predictor._personal = Personal(score, *kept)
+            predictor._personal = Personal.from_arrays(arrays)
             predictor._neighbours = Neighbours.from_arrays(arrays, "near")
         else:  # where nothing is shrunk any level will do; newcomers borrow a likely one
             level = np.where(predictor.n_labels_ > 0, serving.centre, np.nan)
