@@ -1,10 +1,8 @@
 """What all tests share: asserts that explain themselves, interrupts, and a real PostgreSQL."""
 
-import gc
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import uuid
 import warnings
@@ -26,37 +24,6 @@ def interrupts_interrupt() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-MANY_CLIENTS = 60
-
-
-@pytest.fixture(autouse=True)
-def _few_clients() -> Iterator[None]:
-    yield
-    _let_go_of_clients(MANY_CLIENTS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_clients() -> Iterator[None]:
-    yield
-    _let_go_of_clients(0)
-
-
-def _let_go_of_clients(n_kept: int) -> None:
-    """Drop the HTTP clients that LiteLLM keeps, where they are more than so many.
-
-    It keeps one per endpoint and event loop and never closes those of a loop that is over; by
-    itself it would drop them ten minutes later, in the middle of some other test.
-    """
-    if (litellm := sys.modules.get("litellm")) is None:
-        return
-    cache = litellm.in_memory_llm_clients_cache
-    if len(cache.cache_dict) > n_kept:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            cache.flush_cache()
-            gc.collect()
 
 
 @pytest.fixture(scope="session")

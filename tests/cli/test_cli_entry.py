@@ -35,8 +35,9 @@ Commands:
   explain   Say what would be done with a question, and why.
   feedback  Say how good an answer was, also days later.
   retrain   Refit on the log; publish unless it is worse.
-  forget    Erase decisions by session, tag or age.
+  forget    Erase decisions by session, tag, age or batch.
   evaluate  Measure the routing against baselines, on your data.
+  budget    Compare what was spent with a provider's bill.
   db        Look at the log's schema, or move it.
 
   Results go to standard output, as JSON with --json; progress and remarks to
@@ -44,6 +45,7 @@ Commands:
   settings, 130 interrupted.
 """
 COMMANDS = re.findall(r"^  ([a-z]+)  +[A-Z]", HELP, re.MULTILINE)
+GROUPS = {"budget", "db"}
 
 
 def test_the_help_names_every_command_in_the_order_of_the_loop(optllm):
@@ -56,7 +58,7 @@ def test_the_help_is_the_same_in_a_wide_terminal(optllm, monkeypatch):
     assert HELP == optllm("--help").stdout
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "db"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in GROUPS])
 def test_every_command_has_json_and_a_help_of_its_own(optllm, command):
     help_text = optllm(command, "--help").stdout
 
@@ -64,9 +66,18 @@ def test_every_command_has_json_and_a_help_of_its_own(optllm, command):
     assert "--json" in help_text
 
 
-@pytest.mark.parametrize("command", ["upgrade", "downgrade", "current", "check"])
-def test_every_schema_command_has_json(optllm, command):
-    assert "--json" in optllm("db", command, "--help").stdout
+@pytest.mark.parametrize(
+    ("group", "command"),
+    [
+        ("budget", "reconcile"),
+        ("db", "upgrade"),
+        ("db", "downgrade"),
+        ("db", "current"),
+        ("db", "check"),
+    ],
+)
+def test_every_command_of_a_group_has_json(optllm, group, command):
+    assert "--json" in optllm(group, command, "--help").stdout
 
 
 def test_the_help_loads_nothing_heavy(tmp_path, environment):
