@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from optllm_router.errors import ConfigError
+from optllm_router.ledger import BudgetReport, budget_report
 from optllm_router.reconciling import Reconciliation, reconcile
 from optllm_router.records import NANO_PER_USD, Attempt, Outcome
 from optllm_router.store.base import (
@@ -23,6 +24,7 @@ from optllm_router.store.base import (
     Store,
     SummaryRow,
 )
+from optllm_router.store.shares import Override
 
 _REFITS_SEARCHED = 1_000  # for published fronts, past the refits that were kept out
 
@@ -253,6 +255,17 @@ class History:
         Raises: ConfigError for a file with mistakes, with their lines.
         """
         return reconcile(self._store, path, models=self._models, only=only, tolerance=tolerance)
+
+    def budgets(self, *, session_id: str | None = None) -> list[BudgetReport]:
+        """Return where the shared budgets stand, by name, also those that no process has now.
+
+        Of a budget per session it is the session given, else the fullest one.
+        """
+        return [budget_report(one) for one in self._store.budgets(session_id=session_id)]
+
+    def budget_overrides(self, *, limit: int = 50) -> list[Override]:
+        """Return the newest overrides of limits first, also those out of date."""
+        return self._store.overrides(limit=_count(limit))
 
     def fronts(self, *, limit: int = 20) -> list[HistoryFront]:
         """Return the fronts that were published, newest first: how the trade-off moved."""

@@ -29,6 +29,7 @@ SearchKind = Literal["exact", "destroy_repair"]
 Prompts = Literal["none", "hash", "features", "full"]
 BudgetScope = Literal["all", "tag", "task", "candidate"]
 BudgetPer = Literal["session", "hour", "day", "week", "month", "total"]
+CapPer = Literal["call", "batch"]
 AtCap = Literal["degrade", "cheapest_free", "refuse"]
 
 
@@ -108,6 +109,18 @@ class BudgetLine:
     rolling: bool = False
     timezone: str = "UTC"
     warn_at: float | None = 0.8
+    at_cap: AtCap = "degrade"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapLine:
+    """A line of money for each call, or each batch, by itself; kept by the process it is in."""
+
+    name: str
+    limit_nusd: int
+    per: CapPer
+    scope: BudgetScope = "all"
+    value: str = ""
     at_cap: AtCap = "degrade"
 
 
@@ -242,7 +255,8 @@ class TrainingRow:
     """One served answer as learning sees it; `score` is None while nobody graded it.
 
     Where several sources graded one decision, "feedback" wins, then the newest; `scored_at` is when
-    that score came, which may be long after the answer.
+    that score came, which may be long after the answer. `completion_tokens` is None where the
+    reader left, so that nobody knows how long the answer would have been.
     """
 
     decision_id: str

@@ -188,6 +188,7 @@ def test_defaults_are_the_documented_ones():
         "calls": {
             "timeout_s": 1200.0,
             "attempt_timeout_s": None,
+            "reserve_timeout_s": 30.0,
             "max_attempts": 4,
             "open_after": 5,
             "cooldown_s": 5.0,
@@ -741,19 +742,26 @@ def test_a_cache_price_needs_the_other_prices():
     ]
 
 
-@pytest.mark.parametrize("per", ["session", "hour", "day", "week", "month", "total", "fortnight"])
-def test_windows_across_calls_are_refused_and_the_supported_ones_named(write, per):
+def test_an_unknown_window_of_a_policy_is_refused_and_the_known_ones_named(write):
     path = write(
-        f'[policy]\nkind = "budget"\nusd = 1\nper = "{per}"\n[[candidates]]\nmodel = "a"\n'
+        '[policy]\nkind = "budget"\nusd = 1\nper = "fortnight"\n[[candidates]]\nmodel = "a"\n'
     )
 
     assert mistakes(path) == [
         (
-            f'optllm.toml:4: `policy.per` = \'{per}\': supported are "call" and "batch"; windows '
-            "across calls (session, hour, day, week, month, total) are not available in this "
-            "version"
+            "optllm.toml:4: `policy.per` = 'fortnight': a budget is per call, batch, session, "
+            "hour, day, week, month, total"
         )
     ]
+
+
+@pytest.mark.parametrize("per", ["session", "hour", "day", "week", "month", "total"])
+def test_a_policy_may_be_a_budget_of_any_window(write, per):
+    path = write(
+        f'[policy]\nkind = "budget"\nusd = 1\nper = "{per}"\n[[candidates]]\nmodel = "a"\n'
+    )
+
+    assert Budget(usd=1, per=per) == build_policy(load_config(path))
 
 
 BUDGETS = """\
@@ -1037,6 +1045,23 @@ def test_the_starter_files_suggestions_load_once_uncommented(write):
     assert config.graders == {"default": GraderSettings(kind="exact")}
     assert config.candidates[0].api_key_env == "OPENAI_API_KEY"
     assert config.candidates[0].input_usd_per_1m == Decimal("0.15")
+
+
+def test_the_starters_budget_loads_once_uncommented(write):
+    text = starter_toml(["a"])
+    for line in ("[[budgets]]", "name =", "match =", "usd =", "per =", "timezone =", "at_cap ="):
+        text = text.replace(f"# {line}", line)
+
+    (line,) = budget_lines(load_config(write(text)))
+
+    assert ("team-a", 100 * 10**9, "month", "tag", "team-a", "UTC") == (
+        line.name,
+        line.limit_nusd,
+        line.per,
+        line.scope,
+        line.value,
+        line.timezone,
+    )
 
 
 @pytest.mark.parametrize("candidates", [[], ["a", "a"]])

@@ -14,6 +14,7 @@ ALLOWED = {
     # Guards: the traceback is logged and the fault counted, and serving goes on.
     "dispatch/deciding.py:Decider.decide": "the router's guard: the default candidate answers",
     "dispatch/deciding.py:Decider._shadowed": "the same in shadow mode: what was asked answers",
+    "dispatch/deciding.py:Decider._forecast": "a call as asked goes out, at its worst case",
     "dispatch/prepare.py:prepare_batch": "the same for a batch: its items are decided singly",
     "dispatch/calls.py:_Call._read": "an answer that we cannot read is the caller's all the same",
     "dispatch/embedding.py:Embeddings._embed": "the user's embedder; queries go on without",
@@ -35,6 +36,7 @@ ALLOWED = {
     "dispatch/embedding.py:_measured": "at the start: the user's embedder, as a ConfigError",
     "router/store_thread.py:_on_its_own": "whoever waits for the result gets the exception",
     # Clean-ups: raised again once what has to be written or released is.
+    "dispatch/admission.py:Admission.prepared": "what may be reserved for it is given back first",
     "dispatch/attempts.py:Attempts.run": "the failed attempt is booked first, and judged",
     "dispatch/calls.py:_Call.converse": "the failed call is logged first",
     "dispatch/watch.py:_on_a_thread": "an errand that is waited for no more is told so",

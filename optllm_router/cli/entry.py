@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"terminal_width": HELP_WIDTH, "help_option_names": ["-h", "--help"]},
 )
-_budget = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+_budget = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 _database = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 app.command()(showing.demo)
@@ -50,7 +50,9 @@ app.command()(learning.feedback)
 app.command()(learning.retrain)
 app.command()(forgetting.forget)
 app.command(cls=ManyValues)(evaluating.evaluate)
-app.add_typer(_budget, name="budget", help="Compare what was spent with a provider's bill.")
+app.add_typer(_budget, name="budget", help="Show and set budgets; check a provider's bill.")
+_budget.callback()(budgeting.status)
+_budget.command("set")(budgeting.override)
 _budget.command()(budgeting.reconcile)
 app.add_typer(_database, name="db", help="Look at the log's schema, or move it.")
 _database.command()(database.upgrade)

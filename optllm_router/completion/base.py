@@ -65,7 +65,7 @@ class StreamMeter(Protocol):
         ...
 
     def answer(self) -> Answer:
-        """Return what has arrived so far; `usage` is None while no usage chunk came."""
+        """Return what has arrived so far; `usage` is None while the provider reported none."""
         ...
 
 
@@ -99,8 +99,8 @@ class Client(Protocol):
         """Return the response that was dumped, equal to it in all that the provider said."""
         ...
 
-    def meter(self, arguments: Mapping[str, Any]) -> StreamMeter:
-        """Return a fresh meter for a stream that is called with `arguments`."""
+    def meter(self, arguments: Mapping[str, Any], stream: Response) -> StreamMeter:
+        """Return a fresh meter for a stream that was asked for with `arguments`."""
         ...
 
     def candidate(self, model: str, overrides: Mapping[str, Any] | None = None) -> Candidate:

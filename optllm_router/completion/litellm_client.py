@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from optllm_router.completion import counting, failing
 from optllm_router.completion.base import Answer, Failure, Messages, Response, StreamMeter
-from optllm_router.completion.metering import ChunkMeter, describe_response
+from optllm_router.completion.metering import ChunkMeter, describe_response, read_usage
 from optllm_router.completion.modelmap import Entry, build_candidate, find_entry
 from optllm_router.errors import BudgetExceededError, ConfigError
 from optllm_router.records import Candidate
@@ -69,9 +69,13 @@ class LiteLLMClient:
         response._hidden_params = dict(values["hidden"])  # noqa: SLF001  # likewise
         return response
 
-    def meter(self, arguments: Mapping[str, Any]) -> StreamMeter:
-        """Return a fresh meter; it hides the usage chunk unless `arguments` ask for it."""
-        return ChunkMeter(arguments)
+    def meter(self, arguments: Mapping[str, Any], stream: Response) -> StreamMeter:
+        """Return a fresh meter; it hides the usage chunk unless `arguments` ask for it.
+
+        Usage counts as reported where the provider did: where it has not, LiteLLM makes one up at
+        the end of the stream, by counting.
+        """
+        return ChunkMeter(arguments, is_reported=lambda: _has_reported_usage(stream))
 
     def candidate(self, model: str, overrides: Mapping[str, Any] | None = None) -> Candidate:
         """Describe an LLM from LiteLLM's local model map and its own settings, which win."""
@@ -99,7 +103,7 @@ class LiteLLMClient:
         """
         if not hasattr(response, "received_finish_reason"):
             return not response.choices
-        return not (response.received_finish_reason or response.intermittent_finish_reason)
+        return not _is_finished(response)
 
     def judge(self, error: BaseException) -> Failure:
         """Say of a failed call what it means for the next attempt; see `failing`."""
@@ -156,6 +160,22 @@ def _litellm() -> ModuleType:
         litellm.disable_hf_tokenizer_download = True
     module: ModuleType = litellm
     return module
+
+
+def _is_finished(stream: Response) -> bool:
+    """Whether a stream's provider said that it was finished."""
+    return bool(stream.received_finish_reason or stream.intermittent_finish_reason)
+
+
+def _has_reported_usage(stream: Response) -> bool:
+    """Whether a stream's provider said what it used, and got to its end.
+
+    Some report what they have used so far with the first chunk.
+    """
+    if not hasattr(stream, "received_finish_reason"):
+        return True
+    usages = (getattr(chunk, "usage", None) for chunk in stream.chunks)
+    return _is_finished(stream) and any(read_usage(usage) is not None for usage in usages)
 
 
 def _merged(candidate: Candidate, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ providers leave out what they have nothing to say about.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from optllm_router.completion.base import Answer, Chunk, Response
@@ -64,8 +64,14 @@ class ChunkMeter:
     A usage chunk has no text: its `choices` are empty (OpenAI) or hold one empty delta (LiteLLM).
     """
 
-    def __init__(self, arguments: Mapping[str, Any]) -> None:
-        """Remember whether the caller wants to see the usage chunk."""
+    def __init__(
+        self, arguments: Mapping[str, Any], *, is_reported: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Remember whether the caller wants to see the usage chunk.
+
+        `is_reported` says, at the end, whether the usage that came is the provider's own.
+        """
+        self._is_reported = is_reported
         options = arguments.get("stream_options") or {}
         self._shows_usage = bool(_get(options, "include_usage"))
         self._text: list[str] = []
@@ -95,15 +101,17 @@ class ChunkMeter:
     def answer(self) -> Answer:
         """Return what has arrived so far.
 
-        While no usage came, the text also holds what is billed beside the answer (reasoning, the
-        further choices of `n`), first, so that counting its tokens does not fall short.
+        While no usage was reported, the text also holds what is billed beside the answer
+        (reasoning, the further choices of `n`), first, so that counting its tokens does not fall
+        short.
         """
+        usage = self._usage if self._usage is None or self._is_reported() else None
         parts = self._text + self._calls
-        if self._usage is None:
+        if usage is None:
             parts = self._beside + parts
         return Answer(
             text="".join(parts),
-            usage=self._usage,
+            usage=usage,
             response_id=self._id,
             cache_hit=self._cache_hit,
         )

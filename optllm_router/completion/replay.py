@@ -111,7 +111,11 @@ class ReplayClient:
         """Return the response that was dumped."""
         return restore_plain(values)
 
-    def meter(self, arguments: Mapping[str, Any]) -> StreamMeter:
+    def meter(
+        self,
+        arguments: Mapping[str, Any],
+        stream: Response,  # noqa: ARG002  # the protocol's name
+    ) -> StreamMeter:
         """Return a meter, for the protocol's sake: there are no streams to watch."""
         return ChunkMeter(arguments)
 

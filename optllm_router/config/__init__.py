@@ -5,7 +5,13 @@ from, `load` puts them together, `problems` explains every mistake at once, `lin
 the file a key stands, and `starter` writes a first file.
 """
 
-from optllm_router.config.load import budget_lines, build_policy, load_config, make_config
+from optllm_router.config.load import (
+    budget_lines,
+    build_policy,
+    cap_lines,
+    load_config,
+    make_config,
+)
 from optllm_router.config.settings import (
     BudgetSettings,
     CallSettings,
@@ -33,6 +39,7 @@ __all__ = [
     "RetrainSettings",
     "budget_lines",
     "build_policy",
+    "cap_lines",
     "load_config",
     "make_config",
     "starter_toml",

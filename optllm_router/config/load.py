@@ -23,7 +23,7 @@ from optllm_router.config.sources import Sources, parse_toml, read_environment, 
 from optllm_router.core.cost import usd_to_nusd
 from optllm_router.core.policy import Policy, policy_from_config
 from optllm_router.errors import ConfigError
-from optllm_router.records import BudgetLine
+from optllm_router.records import BudgetLine, CapLine
 
 
 def load_config(path: str | Path = "optllm.toml", **overrides: Any) -> Config:
@@ -69,6 +69,22 @@ def build_policy(config: Config) -> Policy:
         policy: Policy = config.policy
         return policy
     return policy_from_config(config.policy.kind, **config.policy.settings())
+
+
+def cap_lines(config: Config) -> tuple[CapLine, ...]:
+    """Return the budgets of each call, and of each batch, by itself."""
+    return tuple(
+        CapLine(
+            name=budget.name,
+            limit_nusd=usd_to_nusd(budget.usd),
+            per=budget.per,
+            scope=budget.scope,
+            value=budget.value,
+            at_cap=budget.at_cap,
+        )
+        for budget in config.budgets
+        if budget.per == "call" or budget.per == "batch"  # noqa: PLR1714  # mypy narrows this
+    )
 
 
 def budget_lines(config: Config) -> tuple[BudgetLine, ...]:

@@ -115,13 +115,9 @@ class PolicySettings(Settings):
 
     @field_validator("per")
     @classmethod
-    def _holds_in_this_version(cls, value: str | None) -> str | None:
+    def _is_known(cls, value: str | None) -> str | None:
         if value is not None and value not in SUPPORTED_PER:
-            supported = " and ".join(f'"{per}"' for per in SUPPORTED_PER)
-            raise ValueError(
-                f"supported are {supported}; windows across calls (session, hour, day, week, "
-                "month, total) are not available in this version"
-            )
+            raise ValueError(f"a budget is per {', '.join(SUPPORTED_PER)}")
         return value
 
     def settings(self) -> dict[str, object]:
@@ -235,13 +231,18 @@ class CallSettings(Settings):
     """How long a call may take, how often it is tried, and when a candidate counts as down.
 
     `timeout` bounds all attempts of one call together, `attempt_timeout` each of them (None: half
-    of `timeout`); of a stream, the first chunk and the waits between chunks. A circuit opens after
-    `open_after` failures in a row, for `cooldown` at first, for twice as long each further time.
+    of `timeout`); of a stream, the first chunk and the waits between chunks. `reserve_timeout` is
+    how long an attempt waits for money of a shared budget that other calls have set aside. A
+    circuit opens after `open_after` failures in a row, for `cooldown` at first, for twice as long
+    each further time.
     """
 
     timeout_s: Duration = Field(default=1200.0, alias="timeout", validate_default=False)
     attempt_timeout_s: Duration | None = Field(
         default=None, alias="attempt_timeout", validate_default=False
+    )
+    reserve_timeout_s: Duration = Field(
+        default=30.0, alias="reserve_timeout", validate_default=False
     )
     max_attempts: Positive = 4
     open_after: Positive = 5

@@ -18,7 +18,7 @@ prompts = "features" # what is kept of a text: none | hash | features | full
 
 [policy]             # where to stand between the cheapest and the most accurate
 kind = "knee"
-# kind = "budget"             # with usd = 2.00 and per = "batch" (or "call")
+# kind = "budget"             # with usd = 5.00 and per = "day" (or "call", "batch", "month", ...)
 # kind = "target_accuracy"    # with accuracy = 0.9
 # kind = "willingness_to_pay" # with usd_per_success = 0.02
 # kind = "fixed"              # with column = {default}; also: cheapest, most_accurate
@@ -32,6 +32,15 @@ min_labels = 50      # graded outcomes before anything is routed
 # timeout = "20m"
 # attempt_timeout = "10m"
 # max_attempts = 4
+# reserve_timeout = "30s" # for money that other calls have set aside
+
+# [[budgets]]        # caps that bind whatever the policy, shared by all processes on the store
+# name = "team-a"
+# match = {{ tag = "team-a" }} # or task, or candidate; without it, everything
+# usd = 100
+# per = "month"      # call | batch | session | hour | day | week | month | total
+# timezone = "UTC"   # or rolling = true
+# at_cap = "degrade" # or "refuse", or "cheapest_free": only what costs nothing
 
 # [graders.default]  # scores answers by rule: exact | contains | regex | json_schema | callable
 # kind = "exact"

@@ -79,8 +79,9 @@ class Estimator:
     ) -> Estimates:
         """Estimate every query at every candidate. Without `spread`, `std` is NaN."""
         shape = (len(queries), len(self._columns))
-        limits = [[tariff.output_limit(query) for tariff in self._tariffs] for query in queries]
-        prob, std, cost = self._predictions(queries, texts, limits, spread=spread)
+        limits = self._limits(queries)
+        prob, std = self._successes(queries, texts, spread=spread)
+        cost = self._costs(queries, limits)
         reasons = tuple(self._reasons(query) for query in queries)
         able = np.ones(shape, dtype=np.bool_)
         for i, found in enumerate(reasons):
@@ -97,6 +98,13 @@ class Estimator:
             reasons=reasons,
         )
 
+    def forecast_usd(self, queries: Sequence[Query]) -> Floats:
+        """Return what queries are forecast to cost in USD, shape (n_queries, n_candidates).
+
+        As `estimate` does, without asking who would succeed; NaN where nothing is known.
+        """
+        return self._costs(queries, self._limits(queries))
+
     def cost_quantile(self, queries: Sequence[Query], share: float) -> Floats:
         """Return what a `share` of answers costs at most in USD, (n_queries, n_candidates).
 
@@ -111,33 +119,37 @@ class Estimator:
         tokens, tasks = _lengths(queries), [query.task for query in queries]
         each = self._aligned(self._snapshot.output_tokens.quantile(tokens, tasks, share))
         billed = self._aligned(self._snapshot.cost_usd.quantile(tokens, tasks, share))
-        limits = [[tariff.output_limit(query) for tariff in self._tariffs] for query in queries]
-        return self._rates.forecast_usd(_all_choices(each, queries, limits), billed, tokens)
+        each = _all_choices(each, queries, self._limits(queries))
+        return self._rates.forecast_usd(each, billed, tokens)
 
-    def _predictions(
-        self,
-        queries: Sequence[Query],
-        texts: Sequence[SparseText],
-        limits: list[list[int]],
-        *,
-        spread: bool,
-    ) -> tuple[Floats, Floats, Floats]:
-        """Prob, std and cost, (n_queries, n_candidates) each."""
-        tokens = _lengths(queries)
-        unknown = np.full((len(queries), len(self._columns)), np.nan)
+    def _successes(
+        self, queries: Sequence[Query], texts: Sequence[SparseText], *, spread: bool
+    ) -> tuple[Floats, Floats]:
+        """Prob and std, (n_queries, n_candidates) each."""
+        unknown = self._unknown(queries)
         if self._snapshot is None:
-            output = _all_choices(filled_output(unknown), queries, limits)
-            return unknown, unknown, self._rates.forecast_usd(output, unknown, tokens)
+            return unknown, unknown
         tasks = [query.task for query in queries]
         success = self._snapshot.predictor.predict_features(
             texts, tasks=tasks, shapes=shapes_of(queries), spread=spread
         )
-        each = self._aligned(self._snapshot.output_tokens.predict(tokens, tasks))
-        billed = self._aligned(self._snapshot.cost_usd.predict(tokens, tasks))
+        return self._aligned(success.prob), self._aligned(success.std) if spread else unknown
+
+    def _costs(self, queries: Sequence[Query], limits: list[list[int]]) -> Floats:
+        tokens = _lengths(queries)
+        each = billed = self._unknown(queries)
+        if self._snapshot is not None:
+            tasks = [query.task for query in queries]
+            each = self._aligned(self._snapshot.output_tokens.predict(tokens, tasks))
+            billed = self._aligned(self._snapshot.cost_usd.predict(tokens, tasks))
         output = _all_choices(filled_output(each), queries, limits)
-        cost = self._rates.forecast_usd(output, billed, tokens)
-        std = self._aligned(success.std) if spread else unknown
-        return self._aligned(success.prob), std, cost
+        return self._rates.forecast_usd(output, billed, tokens)
+
+    def _unknown(self, queries: Sequence[Query]) -> Floats:
+        return np.full((len(queries), len(self._columns)), np.nan)
+
+    def _limits(self, queries: Sequence[Query]) -> list[list[int]]:
+        return [[tariff.output_limit(query) for tariff in self._tariffs] for query in queries]
 
     def _aligned(self, values: Floats) -> Floats:
         """What the snapshot says of its columns, in the order of the candidates."""

@@ -165,8 +165,14 @@ def honest_front(snapshot: Snapshot) -> tuple[ParetoFront, Floats]:
     return snapshot.front, snapshot.front.accuracy - gap
 
 
-def live_aim(snapshot: Snapshot, policy: Policy) -> LiveAim:
-    """Return the dual price that a policy has on recent traffic, and whether it is out of reach."""
+def live_aim(snapshot: Snapshot, policy: Policy, *, allowance_usd: float | None = None) -> LiveAim:
+    """Return the dual price that a policy has on recent traffic, and whether it is out of reach.
+
+    A budget of a window across calls may spend `allowance_usd` on each of them (see `pacing`);
+    while that is not known, it stands at the knee.
+    """
+    if isinstance(policy, Budget) and policy.is_shared:
+        return _paced(snapshot, allowance_usd)
     front = snapshot.front
     gap, error = _optimism_along(front, len(snapshot.columns), snapshot.optimism)
     honest = _with_confidence(policy, front.accuracy - gap, error)
@@ -177,13 +183,26 @@ def live_aim(snapshot: Snapshot, policy: Policy) -> LiveAim:
     return LiveAim(price, remark)
 
 
+def _paced(snapshot: Snapshot, allowance_usd: float | None) -> LiveAim:
+    """Spend an allowance on each query of recent traffic, on average."""
+    if allowance_usd is None:
+        knee = policies.dual_price(policies.Knee(), snapshot.front)
+        return LiveAim(knee, "too early to pace, at the knee")
+    remark = f"{policies.usd_text(float(f'{allowance_usd:.3g}'))} USD a call"
+    if allowance_usd <= 0.0:
+        return LiveAim(np.inf, remark)
+    total = Budget(usd=allowance_usd * max(snapshot.front.n_queries, 1))
+    return LiveAim(policies.dual_price(total, snapshot.front), remark)
+
+
 def decide(
     estimates: Estimates, policy: Policy, price: float, *, affordable: Bools | None = None
 ) -> Choice:
     """Decide one live query: argmax of prob - price x cost over the allowed columns.
 
-    Ties go to the cheaper column, then to the first. A `Budget` picks the most probable column
-    whose forecast cost fits it, the cheapest when none does; `Fixed` its column where it is able.
+    Ties go to the cheaper column, then to the first. A `Budget` per call or batch picks the most
+    probable column whose forecast cost fits it, the cheapest when none does; `Fixed` its column
+    where it is able.
 
     Args:
         estimates: of exactly one query, with at least one allowed column.
@@ -215,7 +234,7 @@ def _live_column(
         if allowed[named]:
             return named, described
         return _best(prob, cost, allowed, price), f"{described}: it cannot serve this query"
-    if isinstance(policy, Budget):
+    if isinstance(policy, Budget) and not policy.is_shared:
         within = allowed & (cost <= policy.usd)
         if within.any():
             return _best(prob, cost, within, 0.0), described

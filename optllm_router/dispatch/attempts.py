@@ -1,18 +1,18 @@
-"""The attempts of one call: who may be asked now, asking, and what is done about a failure.
+"""The attempts of one call: asking one candidate after the other, and what is done about a failure.
 
-Before an attempt is sent it has waited its turn, its worst case is reserved, its candidate's limits
-let it in and its circuit lets it pass, in this order: nobody who waits for money holds up anybody
-else. A stream is asked until its answer has begun; up to there a failure costs its caller nothing.
+Who may be asked now stands in `admission`. A stream is asked until its answer has begun; up to
+there a failure costs its caller nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from optllm_router.completion.base import Failure, Response
+from optllm_router.dispatch.admission import Admission, Talk
 from optllm_router.dispatch.billing import bill
 from optllm_router.dispatch.books import Books
 from optllm_router.dispatch.breaker import Breaker, twin
@@ -20,7 +20,7 @@ from optllm_router.dispatch.course import Course, Leg
 from optllm_router.dispatch.deciding import Decider
 from optllm_router.dispatch.effects import Effect, Pause, Pull, Send, Write
 from optllm_router.dispatch.entries import Entries, Try
-from optllm_router.dispatch.limits import LOOK_S, Limit
+from optllm_router.dispatch.limits import LOOK_S
 from optllm_router.dispatch.outgoing import Outgoing
 from optllm_router.dispatch.streams import ENDED, Opening
 from optllm_router.dispatch.traffic import Traffic
@@ -30,10 +30,6 @@ from optllm_router.records import Attempt
 
 logger = logging.getLogger("optllm_router")
 
-POLL_S = 0.004
-LONG_PAUSE_S = 1.0
-
-Talk: TypeAlias = Generator[Effect, Any, Any]
 NOBODY = Failure(remedy="none")
 
 
@@ -70,10 +66,7 @@ class Attempts:
             may_retry=outgoing.may_retry,
             rng=traffic.rng,
         )
-        self._last: Exception | None = None  # why nobody else could be asked
-        self._slot: Limit | None = None
-        self._trial: Breaker | None = None
-        self._awaited: Breaker | None = None
+        self._door = Admission(traffic, outgoing=outgoing, entries=entries, books=books)
         self._is_sent = False
         self._shared: Failure | None = None  # of a trial that this call has waited for
         self._bill_of_nothing: Attempt | None = None
@@ -85,7 +78,7 @@ class Attempts:
         """
         leg = yield from self._start()
         while True:
-            this = Try(leg.offer, number=len(self._books.attempts))
+            this = self._door.this
             try:
                 response = yield from self._ask(leg, this)
             except BaseException as error:
@@ -99,116 +92,38 @@ class Attempts:
 
     def leave(self) -> None:
         """Free the slot of an attempt that is over."""
-        slot, self._slot = self._slot, None
-        if slot is not None:
-            slot.leave()
+        self._door.leave()
 
-    # -- who may be asked -------------------------------------------------------------------
+    def cut_off(self, error: BaseException) -> Attempt:
+        """Return the row of an attempt of which nobody knows how it would have ended."""
+        return self._entries.failed(self._door.this, error, maybe_billed=self._is_sent)
 
     def _start(self) -> Talk:
         """Return who is asked first: the policy's column, unless something is against it."""
-        first = self._course.first
-        if self._is_healthy(first) and (yield from self._prepared(first, last_resort=False)):
+        first, door = self._course.first, self._door
+        door.begin_round()
+        if door.is_healthy(first) and (yield from door.prepared(first, last_resort=False)):
             return first
-        leg = yield from self._admitted(self._course.legs())
+        leg = yield from door.admitted(self._course.legs())
         if leg is None:
             self._refuse(first)
         return leg
 
     def _refuse(self, first: Leg) -> None:
         """Raise why nobody may be asked; what is no refusal of a budget is logged."""
-        error = self._last or self._late(first, "nobody could be asked in time")
+        error = self._door.error or self._door.late(first, "nobody could be asked in time")
         if not isinstance(error, BudgetExceededError):
             failed = self._entries.failed(Try(first.offer, number=0), error, maybe_billed=False)
             self._books.settle(replace(failed, status="refused"))
         raise error
-
-    def _is_healthy(self, leg: Leg) -> bool:
-        return self._outgoing.is_as_given or not self._traffic.breaker(leg.offer.candidate).is_open
-
-    def _admitted(self, legs: Sequence[Leg]) -> Talk:
-        """Return who may be asked now, healthy ones before others; None where nobody may."""
-        healthy = [leg for leg in legs if self._is_healthy(leg)]
-        for leg in healthy:
-            if (yield from self._prepared(leg, last_resort=False)):
-                self._note_circuits([other for other in legs if other not in healthy])
-                return leg
-        for leg in legs:
-            if (yield from self._prepared(leg, last_resort=True)):
-                return leg
-        return None
-
-    def _note_circuits(self, ill: Sequence[Leg]) -> None:
-        if self._course.first in ill and not self._course.first.n_tries:
-            name = self._course.first.offer.candidate.name
-            self._entries.notes.append(f"{name} is left alone, its circuit is open")
-
-    def _prepared(self, leg: Leg, *, last_resort: bool) -> Talk:
-        """Wait for a column's turn, its money and its slot; return whether it may be asked."""
-        is_ready = False
-        try:
-            wait_s = leg.ready_at - self._traffic.clock()
-            if wait_s > 0:
-                if not self._outgoing.has_time(wait_s):
-                    return False
-                yield Pause(wait_s)
-            if (yield from self._reserved(leg)) and (yield from self._let_in(leg)):
-                is_ready = self._passes(leg, last_resort=last_resort)
-        finally:
-            if not is_ready:
-                self._books.release()
-                self.leave()
-        return is_ready
-
-    def _reserved(self, leg: Leg) -> Talk:
-        """Reserve a worst case, waiting for calls in flight where it fails only for them."""
-        try:
-            while (verdict := self._books.reserve(leg.offer.worst_nusd)) == "wait":
-                if not self._outgoing.has_time(POLL_S):
-                    self._last = self._last or self._late(leg, "the budget was not free in time")
-                    return False
-                yield Pause(POLL_S)
-            if verdict == "refused":
-                raise self._books.refusal(leg.offer.worst_nusd or 0)
-        except BudgetExceededError as error:
-            if self._last is None:
-                self._last = self._client.budget_error(error)
-                self._entries.notes.append(
-                    f"{leg.offer.candidate.name} does not fit the budget any more"
-                )
-            return False
-        return True
-
-    def _let_in(self, leg: Leg) -> Talk:
-        """Wait for a candidate's limits."""
-        limit = self._traffic.limit(leg.offer.candidate)
-        while limit is not None and (wait_s := limit.enter()) > 0:
-            if not self._outgoing.has_time(wait_s):
-                self._last = self._last or self._late(leg, "its limits let no call in, in time")
-                return False
-            yield Pause(min(wait_s, LONG_PAUSE_S))
-        self._slot = limit
-        return True
-
-    def _passes(self, leg: Leg, *, last_resort: bool) -> bool:
-        """Whether a candidate's circuit lets the call pass, if need be after a wait."""
-        if self._outgoing.is_as_given:
-            return True
-        breaker = self._traffic.breaker(leg.offer.candidate)
-        admission = breaker.admit(last_resort=last_resort)
-        self._trial = breaker if admission == "trial" else None
-        self._awaited = breaker if admission == "wait" else None
-        return admission != "elsewhere"
 
     # -- asking -----------------------------------------------------------------------------
 
     def _ask(self, leg: Leg, this: Try) -> Talk:
         """Send, and read a stream until its answer has begun. Raises: what went wrong."""
         self._is_sent, self._shared, self._bill_of_nothing = False, None, None
-        if self._awaited is not None:
-            yield from self._await_trial(leg, self._awaited)
-        if self._books.writes_ahead:
-            yield Write(lambda: self._books.open(self._entries.opened(this)))
+        if self._door.awaited is not None:
+            yield from self._await_trial(leg, self._door.awaited)
         watch, arguments = self._outgoing.prepare(leg.offer)
         self._is_sent = True
         try:
@@ -216,7 +131,7 @@ class Attempts:
             if self._entries.request.stream:
                 return (yield from self._open(leg, this, response, watch))
         except Overdue:
-            raise self._late(leg, "it took longer than an attempt may") from None
+            raise self._door.late(leg, "it took longer than an attempt may") from None
         self._check(leg, this, response)
         return response
 
@@ -225,22 +140,22 @@ class Attempts:
         n_lost = breaker.n_lost_trials
         while (admission := breaker.admit(last_resort=True)) == "wait":
             if not self._outgoing.has_time(LOOK_S):
-                raise self._late(leg, "its circuit is open, and nobody has been answered")
+                raise self._door.late(leg, "its circuit is open, and nobody has been answered")
             yield Pause(LOOK_S)
             last = breaker.last
             if breaker.n_lost_trials != n_lost and last is not None:
                 self._shared = last[1]
                 raise twin(last[0])
-        self._trial = breaker if admission == "trial" else None
+        self._door.trial = breaker if admission == "trial" else None
 
     def _open(self, leg: Leg, this: Try, stream: Response, watch: Watch | None) -> Talk:
-        meter = self._client.meter(self._entries.request.arguments)
+        meter = self._client.meter(self._entries.request.arguments, stream)
         opening = Opening(
             stream=stream,
             meter=meter,
             chunks=[],
             watch=watch,
-            overdue=lambda: self._late(leg, "the next chunk took longer than it may"),
+            overdue=lambda: self._door.late(leg, "the next chunk took longer than it may"),
         )
         if self._outgoing.is_as_given:
             return opening
@@ -267,37 +182,31 @@ class Attempts:
             )
         raise self._client.lost_error("empty", leg.offer.candidate, "the answer has no choices")
 
-    def _late(self, leg: Leg, why: str) -> Exception:
-        return self._client.lost_error("timeout", leg.offer.candidate, why)
-
     # -- what is done about a failure -------------------------------------------------------
 
     def _after(self, leg: Leg, this: Try, error: BaseException) -> Talk:
         """Book a failed attempt; return who is asked next, None where nobody is.
 
-        Raises: the error before this one, where this one is that the log went down meanwhile.
+        Nobody is where the log went down meanwhile.
         """
         failure = self._judged(error)
         self._tell_breaker(leg, this, error, failure)
         self.leave()
-        if isinstance(error, StoreError) and not self._is_sent:
-            self._books.release()
-            return self._without_log(error)
         attempt = self._failed(this, error)
         self._entries.notes.append(f"{attempt.candidate} failed: {type(error).__name__}")
-        if self._books.writes_ahead:
+        if self._books.writes_ahead(leg.offer):
             yield Write(lambda: self._books.settle_failed(attempt, error))
         else:
             self._books.settle_failed(attempt, error)
         if not isinstance(error, Exception):
             return None
-        self._last = error
-        return (yield from self._admitted(self._following(leg, failure)))
-
-    def _without_log(self, error: StoreError) -> None:
-        if isinstance(self._last, Exception):
-            logger.warning("nobody else is asked: %s", error)
-            raise self._last
+        self._door.last = error
+        self._door.begin_round()
+        try:
+            return (yield from self._door.admitted(self._following(leg, failure)))
+        except StoreError as lost:
+            logger.warning("nobody else is asked: %s", lost)
+            return None
 
     def _following(self, leg: Leg, failure: Failure) -> list[Leg]:
         """Who may be asked next; a fault in finding out costs nobody the provider's own error."""
@@ -326,13 +235,13 @@ class Attempts:
         return self._is_sent and (not is_ours or self._client.maybe_billed(error))
 
     def _healthy(self, leg: Leg) -> None:
-        self._trial = None
+        self._door.trial = None
         if not self._outgoing.is_as_given:
             self._traffic.breaker(leg.offer.candidate).succeeded()
 
     def _tell_breaker(self, leg: Leg, this: Try, error: BaseException, failure: Failure) -> None:
         """Count a failure against its candidate, unless its caller was merely in a hurry."""
-        trial, self._trial = self._trial, None
+        trial, self._door.trial = self._door.trial, None
         if self._outgoing.is_as_given:
             return
         is_ill = self._is_sent and failure.is_ill

@@ -9,7 +9,7 @@ completed when it ends, however it ends.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -22,9 +22,10 @@ from optllm_router.dispatch.deciding import Decided, Decider, RouterState
 from optllm_router.dispatch.effects import Conversation, Write
 from optllm_router.dispatch.entries import Entries, Try
 from optllm_router.dispatch.journal import Journal
+from optllm_router.dispatch.money import BoundCap, Bounds, Money, in_batch
 from optllm_router.dispatch.notes import annotate, attach
 from optllm_router.dispatch.outgoing import Outgoing
-from optllm_router.dispatch.policies import effective_policy, is_capped
+from optllm_router.dispatch.policies import effective_policy
 from optllm_router.dispatch.requests import Request, check_bound
 from optllm_router.dispatch.resuming import Place
 from optllm_router.dispatch.streams import End, RoutedStream
@@ -32,7 +33,7 @@ from optllm_router.dispatch.traffic import Traffic
 from optllm_router.errors import BudgetExceededError
 from optllm_router.grading import Grader, Graders, check_reference
 from optllm_router.ledger import Cap
-from optllm_router.records import NANO_PER_USD, Attempt, Outcome
+from optllm_router.records import NANO_PER_USD, Attempt, CapLine, Outcome
 from optllm_router.store.background import BackgroundWriter
 from optllm_router.store.base import BatchItem
 
@@ -44,10 +45,11 @@ class Task:
     """One call within a router: the request, and what a batch or a probe adds to it.
 
     `decided` is given when a batch has decided already, and has reserved `held_nusd` of its `cap`;
-    a call that is decided here reserves from it, too. `policy` is the batch's own. `on_cost` is
-    told what the call cost in nano-USD, once, whatever happens. `grader` replaces the task's own;
-    `on_score` is told the candidate and its score, once it is graded. `place` keeps the
-    answer of an item whose batch survives its process.
+    a call that is decided here reserves from it, too. `policy` is the batch's own, `caps` are those
+    that `[[budgets]]` set for a batch (None outside of one). `on_cost` is told what the call cost
+    in nano-USD, once, whatever happens. `grader` replaces the task's own; `on_score` is told the
+    candidate and its score, once it is graded. `place` keeps the answer of an item whose batch
+    survives its process.
     """
 
     request: Request
@@ -56,6 +58,7 @@ class Task:
     on_cost: Callable[[int], None] | None = None
     policy: Policy | None = None
     cap: Cap | None = None
+    caps: Sequence[tuple[CapLine, Cap]] | None = None
     held_nusd: int = 0
     grader: Grader | None = None
     on_score: Callable[[str, float], None] | None = None
@@ -72,55 +75,58 @@ class Desk:
     decider: Decider
     graders: Graders
     traffic: Traffic
+    money: Money
 
     def converse(self, state: RouterState, task: Task) -> Conversation:
         """Hold the conversation of one call; see `effects`."""
-        decided = task.decided
+        decided, bounds = task.decided, self._bounds(state, task)
         if decided is None:
-            if _is_bound(state, task):
+            if bounds.may_bind:
                 check_bound(task.request)
             try:
                 decided = self.decider.decide(state, task.request, task.policy)
             except BudgetExceededError as error:
                 raise self.client.budget_error(error) from None
-        call = _Call(self, state, task, decided)
+        call = _Call(self, state, task, decided, bounds)
         try:
+            if task.decided is not None and bounds.may_bind:
+                check_bound(task.request)
             check_reference(call.grader, task.request.reference)
             return (yield from call.converse())
         finally:
             call.end()
+
+    def _bounds(self, state: RouterState, task: Task) -> Bounds:
+        """The hard budgets that bind a call; a probe is asked for beside any policy."""
+        request, policies = task.request, (state.policy, task.policy, task.request.policy)
+        caps = self.money.caps_of_call(request, is_alone=task.caps is None)
+        caps += in_batch(task.caps or (), request)
+        if task.decided is not None and task.decided.kind == "probe":
+            return self.money.bounds(request, (), caps)
+        _, limit_nusd = effective_policy(*policies)
+        caps += [] if limit_nusd is None else [BoundCap(Cap("call", limit_nusd))]
+        caps += [] if task.cap is None else [BoundCap(task.cap)]
+        return self.money.bounds(request, policies, caps)
 
     def later(self, action: Callable[[], object]) -> None:
         """Do something on the writer's thread."""
         self.writer.write(lambda _store: action())
 
 
-def _is_bound(state: RouterState, task: Task) -> bool:
-    """Whether a hard budget binds a call that is not a probe."""
-    return task.cap is not None or is_capped(state.policy, task.policy, task.request.policy)
-
-
-def _caps(state: RouterState, task: Task) -> list[Cap]:
-    """The hard budgets that bind a call that is not a probe: of its own, then its batch's."""
-    _, limit_nusd = effective_policy(state.policy, task.policy, task.request.policy)
-    own = [] if limit_nusd is None else [Cap("call", limit_nusd)]
-    return own if task.cap is None else [*own, task.cap]
-
-
 class _Call:
     """The state of one call while it lasts."""
 
-    def __init__(self, desk: Desk, state: RouterState, task: Task, decided: Decided) -> None:
+    def __init__(
+        self, desk: Desk, state: RouterState, task: Task, decided: Decided, bounds: Bounds
+    ) -> None:
         self.desk = desk
         self.task = task
         self.decided = decided
         self.entries = Entries(state, task.request, decided, task.batch_id)
-        is_probe = decided.kind == "probe"  # asked for one by one, beside any policy
-        is_bound = not is_probe and _is_bound(state, task)
         self.books = Books(
             desk.journal,
             self.entries,
-            [] if is_probe else _caps(state, task),
+            bounds,
             held_nusd=task.held_nusd,
             place=task.place,
         )
@@ -128,7 +134,7 @@ class _Call:
         outgoing = Outgoing(
             task.request,
             decided.kind,
-            is_bound=is_bound,
+            is_bound=bounds.binds,
             calls=traffic.calls,
             clock=traffic.clock,
         )
@@ -144,8 +150,18 @@ class _Call:
         self.grader = task.grader or desk.graders.for_task(task.request.query.task)
         self.untold = [True]
         self.is_streaming = False
+        self._is_concluding = False
 
     def converse(self) -> Conversation:
+        try:
+            return (yield from self._held())
+        except BaseException as error:
+            if self.books.is_open and not self._is_concluding and not self.is_streaming:
+                cut_off = error
+                yield Write(lambda: self._cut_off(cut_off))
+            raise
+
+    def _held(self) -> Conversation:
         try:
             answered: Answered = yield from self.attempts.run()
         except BaseException as error:
@@ -156,6 +172,11 @@ class _Call:
         if self.task.request.stream:
             return (yield from self._streaming(answered))
         return (yield from self._answered(answered.this, answered.response))
+
+    def _cut_off(self, error: BaseException) -> None:
+        """Book an attempt that something came between: an interrupt, or a fault of ours."""
+        if self.books.is_open:
+            self.books.settle_failed(self.attempts.cut_off(error), error)
 
     def end(self) -> None:
         """Free what is held, and tell a batch or a probe what the call cost, once."""
@@ -181,6 +202,7 @@ class _Call:
         attempt = replace(attempt, cache_hit=answer.cache_hit)
         facts, place = self._facts(this, billed.cost_nusd), self.task.place
         item = None if place is None else place.answered(self.desk.client, response, facts)
+        self._is_concluding = True
         yield Write(lambda: self._conclude(attempt, item))
         annotate(response, facts)
         self._grade(this, answer.text, response)
@@ -204,7 +226,7 @@ class _Call:
         stream = RoutedStream(opening, finish, self.desk.later)
         try:
             opened = self.entries.opened(this)
-            if not self.books.writes_ahead:
+            if not self.books.is_open:
                 served = self._served(this)
                 yield Write(lambda: self.books.hand_out(opened, served=served))
         except BaseException:  # its caller will never have it

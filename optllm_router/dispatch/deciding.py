@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import compress
@@ -23,13 +23,14 @@ from optllm_router.core.features import SparseText
 from optllm_router.core.planning import Choice, LiveAim, decide, live_aim
 from optllm_router.core.policy import Policy, describe
 from optllm_router.core.snapshot import Snapshot
-from optllm_router.dispatch.offers import Offer, other_offers
+from optllm_router.dispatch.brought import as_brought
+from optllm_router.dispatch.offers import Offer, forecast_nusd, in_nusd, other_offers
 from optllm_router.dispatch.policies import effective_policy
 from optllm_router.dispatch.privacy import Privacy
-from optllm_router.dispatch.requests import AUTO, CREDENTIALS, Request
+from optllm_router.dispatch.requests import AUTO, Request
 from optllm_router.errors import NoCandidateError, RouterError
 from optllm_router.ledger import Cap
-from optllm_router.records import NANO_PER_USD, Bools, Candidate, Kind, SearchKind
+from optllm_router.records import Bools, Candidate, Kind, SearchKind
 
 logger = logging.getLogger("optllm_router")
 
@@ -41,8 +42,9 @@ class Decided:
     """Who is called for one request, and everything the log says about why.
 
     `candidate` is called; `chosen` is the policy's column (another one in shadow mode).
-    `worst_nusd` is None for a pin of unknown price. `others` finds who is asked where it fails, the
-    best first.
+    `worst_nusd` is None for a pin of unknown price. `forecast_nusd` is what `candidate` is forecast
+    to cost, `expected_cost_nusd` what was chosen is. `others` finds who is asked where it fails,
+    the best first.
     """
 
     kind: Kind
@@ -51,6 +53,7 @@ class Decided:
     policy: str
     reason: str
     worst_nusd: int | None
+    forecast_nusd: int | None = None
     features: SparseText | None = None
     dual_price: float | None = None
     expected_accuracy: float | None = None
@@ -66,7 +69,7 @@ class Decided:
         return Offer(
             candidate=self.candidate,
             worst_nusd=self.worst_nusd,
-            expected_cost_nusd=self.expected_cost_nusd,
+            expected_cost_nusd=self.forecast_nusd,
         )
 
 
@@ -85,6 +88,7 @@ class RouterState:
     snapshot: Snapshot | None = None
     n_labels: int = 0
     aims: dict[Policy, LiveAim] = field(default_factory=dict, compare=False)
+    allowances: dict[Policy, float | None] = field(default_factory=dict, compare=False)
 
     @cached_property
     def estimator(self) -> Estimator:
@@ -104,12 +108,12 @@ class RouterState:
         return names.index(name) % len(self.candidates) if name in names else -1
 
     def aim_of(self, policy: Policy) -> LiveAim:
-        """What a policy means for single requests, as a rule computed once per snapshot."""
+        """What a policy means for single requests, computed once per snapshot and allowance."""
         aim = self.aims.get(policy)
         if aim is None:
             if self.snapshot is None:
                 return LiveAim(0.0, None)
-            aim = live_aim(self.snapshot, policy)
+            aim = live_aim(self.snapshot, policy, allowance_usd=self.allowances.get(policy))
             if len(self.aims) >= MAX_AIMS:  # policies made per call, each with other numbers
                 self.aims.clear()
             self.aims[policy] = aim
@@ -175,6 +179,7 @@ class Decider:
             policy=describe(policy),
             reason="shadow",
             worst_nusd=worst,
+            forecast_nusd=self._forecast(state, candidate, request),
         )
         try:
             would = self._routed(state, request, policy, cap)
@@ -189,6 +194,7 @@ class Decider:
             kind="shadow",
             candidate=candidate,
             worst_nusd=worst,
+            forecast_nusd=as_asked.forecast_nusd,
             reason=f"shadow: {would.reason}",
             propensity=None,
             others=tuple,
@@ -203,7 +209,17 @@ class Decider:
             policy="pin",
             reason=f"pinned: called as asked, {request.requested!r} is not routed",
             worst_nusd=_checked_worst(candidate, request, cap),
+            forecast_nusd=self._forecast(state, candidate, request),
         )
+
+    def _forecast(self, state: RouterState, candidate: Candidate, request: Request) -> int | None:
+        """What a call as asked may cost; a fault in finding out leaves its worst case to stand."""
+        try:
+            return forecast_nusd(state.candidates, state.estimator, candidate, request.query)
+        except Exception:
+            self.n_faults += 1
+            logger.exception("the router could not forecast what %s costs", candidate.name)
+            return None
 
     def _fallback(self, state: RouterState, request: Request, cap: int | None) -> Decided:
         candidate = state.candidates[max(state.position(state.default), 0)]
@@ -224,13 +240,7 @@ class Decider:
         candidate = self._candidate(state, name)
         if request.may_reroute:
             candidate = replace(candidate, price=None, worst_case_nusd=None)
-        brought = [credential for credential in CREDENTIALS if credential in request.arguments]
-        if not brought:
-            return candidate
-        if brought == ["extra_headers"]:
-            return replace(candidate, arguments=_with_headers(candidate, request))
-        kept = {k: v for k, v in candidate.arguments.items() if k not in CREDENTIALS}
-        return replace(candidate, arguments=kept, api_key_env=None)
+        return as_brought(candidate, request)
 
     def _candidate(self, state: RouterState, name: str) -> Candidate:
         """A configured candidate, or whatever else the client knows under this name."""
@@ -242,14 +252,6 @@ class Decider:
             if self._pins[name].price is None:
                 logger.warning("%r has no known token price: its calls are logged without", name)
         return self._pins[name]
-
-
-def _with_headers(candidate: Candidate, request: Request) -> Mapping[str, object]:
-    """A candidate's arguments, its headers joined by the caller's, which win."""
-    theirs, own = request.arguments["extra_headers"], candidate.arguments.get("extra_headers")
-    if not isinstance(theirs, Mapping) or not isinstance(own, Mapping):
-        return candidate.arguments
-    return {**candidate.arguments, "extra_headers": {**own, **theirs}}
 
 
 def decide_row(
@@ -286,7 +288,7 @@ def decided(
     A choice that nothing was learned for has no propensity.
     """
     worst = int(estimates.worst_nusd[0, choice.column])
-    cost = choice.cost_usd
+    expected = None if choice.cost_usd is None else in_nusd(choice.cost_usd)
     return Decided(
         kind="route",
         candidate=state.candidates[choice.column],
@@ -294,10 +296,11 @@ def decided(
         policy=policy,
         reason=choice.reason,
         worst_nusd=worst,
+        forecast_nusd=expected,
         features=features,
         dual_price=choice.dual_price,
         expected_accuracy=choice.prob,
-        expected_cost_nusd=None if cost is None else math.ceil(cost * NANO_PER_USD),
+        expected_cost_nusd=expected,
         propensity=None if choice.prob is None else 1.0,
         predictor_version=state.snapshot.version if state.snapshot is not None else None,
         allowed=tuple(compress(estimates.columns, estimates.allowed[0].tolist())),

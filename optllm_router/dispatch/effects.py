@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -53,7 +53,15 @@ class Pause:
     seconds: float
 
 
-Effect: TypeAlias = Send | Pull | Write | Pause
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Wait until a signal is done, or for so long; the reply is None."""
+
+    signal: Future[None]
+    seconds: float
+
+
+Effect: TypeAlias = Send | Pull | Write | Pause | Await
 Conversation: TypeAlias = Generator[Effect, Any, Response]
 
 
@@ -119,6 +127,9 @@ def _perform(effect: Effect, client: Client) -> Any:
         return next_chunk(effect.stream, effect.watch)
     if isinstance(effect, Write):
         return effect.action()
+    if isinstance(effect, Await):
+        wait([effect.signal], effect.seconds)
+        return None
     time.sleep(effect.seconds)
     return None
 
@@ -134,5 +145,8 @@ async def _aperform(effect: Effect, client: Client, store_thread: Executor) -> A
     if isinstance(effect, Write):
         loop = asyncio.get_running_loop()
         return await asyncio.shield(loop.run_in_executor(store_thread, effect.action))
+    if isinstance(effect, Await):
+        await asyncio.wait([asyncio.wrap_future(effect.signal)], timeout=effect.seconds)
+        return None
     await asyncio.sleep(effect.seconds)
     return None

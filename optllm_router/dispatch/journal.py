@@ -2,8 +2,9 @@
 
 A store that fails in service costs nobody an answer: the entry goes to the background writer, which
 repeats it, and so does every later one until the store has taken all of them, so that their order
-stays. A store that is locked counts as failing after a second. What could not be written at close
-is reported there.
+stays. A store that is locked counts as failing after a second; for what completes an attempt that
+is written ahead only after half a minute, since its money is known from that entry alone. What
+could not be written at close is reported there.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from optllm_router.errors import StoreError
 from optllm_router.store.background import BackgroundWriter
@@ -24,8 +26,10 @@ from optllm_router.store.kept import BUSY_TIMEOUT_S
 logger = logging.getLogger("optllm_router")
 
 LOCKED_S = 1.0  # how long an answer waits for other writers before its entry is written later
+_LOOK_S = 0.01
 
 Entry: TypeAlias = Callable[[Store], object]  # harmless when it is done twice
+Replied = TypeVar("Replied")
 
 
 class Journal:
@@ -45,13 +49,18 @@ class Journal:
             self._pid, self._lock, self._n_late = os.getpid(), threading.Lock(), 0
         return self._n_late
 
-    def write(self, entry: Entry) -> None:
-        """Write an entry now, or leave it to the background writer while the store is down."""
+    def write(self, entry: Entry, *, is_ahead: bool = False) -> None:
+        """Write an entry now, or leave it to the background writer while the store is down.
+
+        Where it completes what is written ahead (`is_ahead`), a busy store is waited for.
+        """
+        if is_ahead:
+            self._catch_up()
         if self.n_waiting:
             self._write_later(entry)
             return
         try:
-            with waiting_at_most(LOCKED_S):
+            with waiting_at_most(BUSY_TIMEOUT_S if is_ahead else LOCKED_S):
                 entry(self._store)
         except Exception:
             # An impossible entry is given up by the writer, which logs it: the answer comes first.
@@ -61,13 +70,22 @@ class Journal:
             self._write_later(entry)  # interrupted half-way
             raise
 
-    def write_ahead(self, entry: Entry) -> None:
-        """Write an entry now. Raises: StoreError where the store does not take it."""
+    def write_ahead(self, entry: Callable[[Store], Replied]) -> Replied:
+        """Write an entry now, return its reply. Raises: StoreError where it is not taken."""
+        self._catch_up()
         if self.n_waiting:
-            self._writer.flush(0.0)  # has the writer ask the store again
             raise StoreError(f"the log cannot be written, {self.n_waiting} entries wait in memory")
         with waiting_at_most(BUSY_TIMEOUT_S):  # all in line together, not one after the other
-            entry(self._store)
+            return entry(self._store)
+
+    def _catch_up(self) -> None:
+        """Wait a moment for the entries that are late, unless the store fails."""
+        if not self.n_waiting:
+            return
+        self._writer.flush(0.0)  # has the writer ask the store again
+        deadline = time.monotonic() + LOCKED_S
+        while self.n_waiting and not self._writer.is_failing and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
 
     def _write_later(self, entry: Entry) -> None:
         """Hand an entry to the background writer, and count it until it is over with."""

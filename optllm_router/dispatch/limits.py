@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 
 from optllm_router.dispatch.breaker import Clock
 
@@ -15,6 +14,7 @@ class Limit:
     """Lets calls of one candidate in; safe to call from many threads. None means no limit.
 
     In any 60 seconds no more than `per_minute` calls get in; at no time are more than `at_once` in.
+    Who calls itself `call` when it enters may step back as that, as if it had not been let in.
     """
 
     def __init__(self, *, at_once: int | None, per_minute: int | None, clock: Clock) -> None:
@@ -23,20 +23,20 @@ class Limit:
         self._clock = clock
         self._lock = threading.Lock()
         self._n_inside = 0
-        self._entered: deque[float] = deque()
+        self._entered: dict[object, float] = {}  # in the order of their times
 
-    def enter(self) -> float:
+    def enter(self, call: object) -> float:
         """Let a call in and return 0.0, or return how many seconds to wait before asking again."""
         with self._lock:
             if self._at_once is not None and self._n_inside >= self._at_once:
                 return LOOK_S
             now = self._clock()
-            while self._entered and self._entered[0] <= now - WINDOW_S:
-                self._entered.popleft()
+            while self._entered and self._first_at <= now - WINDOW_S:
+                del self._entered[next(iter(self._entered))]
             if self._per_minute is not None and len(self._entered) >= self._per_minute:
-                return max(self._entered[0] + WINDOW_S - now, LOOK_S)
+                return max(self._first_at + WINDOW_S - now, LOOK_S)
             if self._per_minute is not None:
-                self._entered.append(now)
+                self._entered[call] = now
             self._n_inside += 1
             return 0.0
 
@@ -44,3 +44,13 @@ class Limit:
         """Take down that a call is over."""
         with self._lock:
             self._n_inside -= 1
+
+    def step_back(self, call: object) -> None:
+        """Take down that a call was let in, but not sent: it is none of its minute's."""
+        with self._lock:
+            self._entered.pop(call, None)
+            self._n_inside -= 1
+
+    @property
+    def _first_at(self) -> float:
+        return next(iter(self._entered.values()))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optllm_router.core.estimates import Estimates
+from optllm_router.core.estimates import Estimates, Estimator
 from optllm_router.core.planning import Choice
-from optllm_router.records import NANO_PER_USD, Candidate, Floats
+from optllm_router.records import NANO_PER_USD, Candidate, Floats, Query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +59,27 @@ def other_offers(
 
 
 def _offer(candidate: Candidate, estimates: Estimates, column: int) -> Offer:
-    cost = float(estimates.cost_usd[0, column])
     return Offer(
         candidate=candidate,
         worst_nusd=int(estimates.worst_nusd[0, column]),
-        expected_cost_nusd=math.ceil(cost * NANO_PER_USD) if math.isfinite(cost) else None,
+        expected_cost_nusd=in_nusd(float(estimates.cost_usd[0, column])),
     )
+
+
+def forecast_nusd(
+    known: Sequence[Candidate], estimator: Estimator, candidate: Candidate, query: Query
+) -> int | None:
+    """Return what a call that nobody chose (a pin, a shadowed one) is forecast to cost.
+
+    By what was learned where the candidate is among the `known` ones, the estimator's; None where
+    its price is unknown.
+    """
+    for column, each in enumerate(known):
+        if each.name == candidate.name and each.price == candidate.price:
+            return in_nusd(float(estimator.forecast_usd([query])[0, column]))
+    return in_nusd(float(Estimator(None, [candidate]).forecast_usd([query])[0, 0]))
+
+
+def in_nusd(cost_usd: float) -> int | None:
+    """Return a forecast in nano-USD, rounded up; None where it is NaN or infinite."""
+    return math.ceil(cost_usd * NANO_PER_USD) if math.isfinite(cost_usd) else None

@@ -10,7 +10,7 @@ a batch, which wait for each other's money and slots, with the first attempt tha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from optllm_router.config import CallSettings
@@ -31,13 +31,19 @@ class Outgoing:
         request: what the caller passed.
         kind: of the decision; pins and shadowed calls go out as they came, without any time limit
             or further attempt of ours.
-        is_bound: whether a hard budget binds.
+        is_bound: whether a hard budget binds a call of a candidate.
         calls: the configured limits.
         clock: seconds that never go back.
     """
 
     def __init__(
-        self, request: Request, kind: Kind, *, is_bound: bool, calls: CallSettings, clock: Clock
+        self,
+        request: Request,
+        kind: Kind,
+        *,
+        is_bound: Callable[[Candidate], bool],
+        calls: CallSettings,
+        clock: Clock,
     ) -> None:
         self.is_as_given = kind in {"pin", "shadow"}
         self._request = request
@@ -93,12 +99,12 @@ class Outgoing:
         it came, and reasoning at some effort has no limit, since nobody knows how much of it that
         takes.
         """
-        request = self._request
+        request, is_bound = self._request, self._is_bound(candidate)
         arguments = dict(request.arguments)
-        if (self._is_bound or not self.is_as_given) and not self._retries_are_set(candidate):
+        if (is_bound or not self.is_as_given) and not self._retries_are_set(candidate):
             arguments |= dict.fromkeys(RETRIES, 0)  # they are not seen here, but billed
         is_free = self.is_as_given or "reasoning_effort" in arguments
-        as_given = is_free and not self._is_bound
+        as_given = is_free and not is_bound
         if request.query.max_output_tokens is None and not as_given and candidate.price is not None:
             arguments["max_tokens"] = output_limit(candidate, request.query)
         return arguments

@@ -14,20 +14,24 @@ from optllm_router.records import Candidate
 def effective_policy(configured: Policy, *asked: Policy | None) -> tuple[Policy, int | None]:
     """Return the policy to aim at and the tightest cap, in nano-USD, of the budgets among all.
 
-    The last policy that was asked for replaces the aim, but none loosens another's budget.
+    The last policy that was asked for replaces the aim, but none loosens another's budget. Windows
+    across calls are no caps of one call: the ledger holds them (see `shared_budgets`).
     """
     given = [configured, *(policy for policy in asked if policy is not None)]
     budgets = [policy for policy in given if isinstance(policy, Budget)]
-    tightest = min(budgets, key=lambda budget: budget.usd, default=None)
+    own = min((b for b in budgets if not b.is_shared), key=lambda budget: budget.usd, default=None)
     aim = given[-1]
-    if isinstance(aim, Budget) and tightest is not None:
-        aim = tightest
-    return aim, None if tightest is None else usd_to_nusd(tightest.usd)
+    if isinstance(aim, Budget):
+        per = aim.per if aim.is_shared else None
+        alike = [b for b in budgets if (b.per if b.is_shared else None) == per]
+        aim = min(alike, key=lambda budget: budget.usd)
+    return aim, None if own is None else usd_to_nusd(own.usd)
 
 
-def is_capped(*policies: Policy | None) -> bool:
-    """Whether a hard budget is among the policies."""
-    return any(isinstance(policy, Budget) for policy in policies)
+def shared_budgets(*policies: Policy | None) -> list[Budget]:
+    """Return the budgets of windows across calls that are among the policies, each once."""
+    found = [p for p in policies if isinstance(p, Budget) and p.is_shared]
+    return list(dict.fromkeys(found))
 
 
 def check_policy(policy: object, candidates: Sequence[Candidate]) -> None:

@@ -15,10 +15,11 @@ import numpy as np
 
 from optllm_router.core.estimates import COST_RANGE, Estimates
 from optllm_router.core.planning import Plan, aligned_optimism, plan_batch
-from optllm_router.core.policy import Budget, Policy
+from optllm_router.core.policy import Budget, Knee, Policy
 from optllm_router.core.policy.wording import usd_text
 from optllm_router.dispatch.batch import BatchRun, with_call_cap
 from optllm_router.dispatch.deciding import Decider, RouterState
+from optllm_router.dispatch.money import Money
 from optllm_router.dispatch.policies import batch_policy, call_cap, check_policy
 from optllm_router.dispatch.requests import Request
 from optllm_router.dispatch.resuming import HeldBatch
@@ -30,13 +31,18 @@ from optllm_router.errors import (
     RouterError,
 )
 from optllm_router.ledger import Cap
-from optllm_router.records import NANO_PER_USD
+from optllm_router.records import NANO_PER_USD, CapLine
 
 logger = logging.getLogger("optllm_router")
 
 
 def plan_requests(
-    decider: Decider, state: RouterState, requests: Sequence[Request], policy: Policy | None
+    decider: Decider,
+    state: RouterState,
+    requests: Sequence[Request],
+    policy: Policy | None,
+    *,
+    money: Money,
 ) -> Plan:
     """Plan requests as one batch with its range of costs, spending nothing.
 
@@ -51,6 +57,7 @@ def plan_requests(
             min_labels=state.min_labels,
         )
     aim, _ = batch_policy(state.policy, policy)
+    aim = within_window(money, aim, requests)
     estimates, _ = decider.estimates(state, requests, spread=True)
     capped = with_call_cap(estimates, call_cap(state.policy, policy))
     _check_call_cap(estimates, capped, call_cap(state.policy, policy))
@@ -79,20 +86,24 @@ def prepare_batch(  # noqa: PLR0913  # who decides, on what, under what, and whe
     *,
     batch_id: str,
     on_done: Callable[[], None],
+    money: Money,
     held: HeldBatch | None = None,
 ) -> BatchJob:
     """Prepare a batch; of one that goes on (`held`), what is known already is not asked.
 
     Under a budget the rest is planned on what earlier runs left. Else all is planned again, so that
-    the rest is treated as it would have been.
+    the rest is treated as it would have been. Under a budget of a window across calls it is planned
+    on what is left of that.
 
     Raises: InfeasiblePolicyError, before anything is spent.
     """
     requests = [_without_stream(request) for request in requests]
     aim, cap = batch_policy(state.policy, policy)
     known = held.known if held is not None else {}
-    if held is not None and cap is not None:
-        cap.settle(0, held.spent_nusd)
+    caps = money.caps_of_batch()
+    if held is not None:
+        _take_down(held, cap, caps)
+    aim = within_window(money, aim, requests)
     alone = state.mode == "shadow" or (isinstance(aim, Budget) and aim.per == "call")
     routed = [] if alone else [i for i, r in enumerate(requests) if _is_planned(r)]
     rest = [i for i in routed if i not in known]
@@ -119,8 +130,26 @@ def prepare_batch(  # noqa: PLR0913  # who decides, on what, under what, and whe
         policy=policy,
         batch_id=batch_id,
         on_done=on_done,
+        caps=caps,
         held=held,
     )
+
+
+def _take_down(held: HeldBatch, cap: Cap | None, caps: Sequence[tuple[CapLine, Cap]]) -> None:
+    """Have each cap of a batch that goes on begin with what earlier runs spent under it."""
+    if cap is not None:
+        cap.settle(0, held.spent_nusd)
+    for line, one in caps:
+        one.settle(0, held.spent_under(line))
+
+
+def within_window(money: Money, policy: Policy, requests: Sequence[Request | Exception]) -> Policy:
+    """Return a budget of a window across calls with what is left of it; the knee if none knows."""
+    if not isinstance(policy, Budget) or not policy.is_shared:
+        return policy
+    sessions = {r.session_id for r in requests if isinstance(r, Request)}
+    left = money.left_usd(policy, sessions.pop() if len(sessions) == 1 else None)
+    return Knee() if left is None else replace(policy, usd=max(left, 1e-12))
 
 
 def _plan(

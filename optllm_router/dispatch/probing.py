@@ -13,9 +13,11 @@ from optllm_router.core.cost import worst_case_nusd
 from optllm_router.core.eligibility import reason_against
 from optllm_router.dispatch.calls import Task
 from optllm_router.dispatch.deciding import Decided, RouterState
+from optllm_router.dispatch.offers import in_nusd
 from optllm_router.dispatch.requests import Request
 from optllm_router.grading import Grader, check_reference
-from optllm_router.records import NANO_PER_USD, Candidate
+from optllm_router.ledger import Cap
+from optllm_router.records import NANO_PER_USD, Candidate, CapLine
 
 PATIENCE_S = 30.0
 _LOOK_S = 0.5
@@ -108,52 +110,56 @@ class ProbeTally:
             )
 
 
-def probe_tasks(
+def probe_tasks(  # noqa: PLR0913  # who is asked what, and where it is counted
     state: RouterState,
     requests: Sequence[Request],
     tally: ProbeTally,
     *,
     grader_of: Callable[[Request], Grader | None],
     batch_id: str,
+    caps: Sequence[tuple[CapLine, Cap]] = (),
 ) -> list[Task]:
-    """One task per query and candidate that can serve it, query by query.
+    """One task per query and candidate that can serve it, query by query, under common `caps`.
 
     Raises: ConfigError for references that the grader cannot compare with.
     """
     graders = [grader_of(request) for request in requests]
     for request, grader in zip(requests, graders, strict=True):
         check_reference(grader, request.reference)
+    forecasts = state.estimator.forecast_usd([request.query for request in requests])
     return [
-        _probe_task(request, candidate, tally, grader=grader, batch_id=batch_id)
-        for request, grader in zip(requests, graders, strict=True)
-        for candidate in state.candidates
+        Task(
+            request,
+            decided=_probed(request, candidate, in_nusd(float(usd))),
+            batch_id=batch_id,
+            caps=caps,
+            **_watched(candidate.name, tally, grader),
+        )
+        for request, grader, row in zip(requests, graders, forecasts, strict=True)
+        for candidate, usd in zip(state.candidates, row, strict=True)
         if reason_against(candidate, request.query) is None
     ]
 
 
-def _probe_task(
-    request: Request,
-    candidate: Candidate,
-    tally: ProbeTally,
-    *,
-    grader: Grader | None,
-    batch_id: str,
-) -> Task:
-    return Task(
-        request,
-        decided=Decided(
-            kind="probe",
-            candidate=candidate,
-            chosen=candidate.name,
-            policy="probe",
-            reason="probe: every candidate is asked",
-            worst_nusd=worst_case_nusd(candidate, request.query),
-        ),
-        batch_id=batch_id,
-        on_cost=lambda cost: tally.add_cost(candidate.name, cost),
-        grader=None if grader is None else _Watched(grader, tally),
-        on_score=tally.add_score,
+def _probed(request: Request, candidate: Candidate, forecast_nusd: int | None) -> Decided:
+    return Decided(
+        kind="probe",
+        candidate=candidate,
+        chosen=candidate.name,
+        policy="probe",
+        reason="probe: every candidate is asked",
+        worst_nusd=worst_case_nusd(candidate, request.query),
+        forecast_nusd=forecast_nusd,
     )
+
+
+def _watched(name: str, tally: ProbeTally, grader: Grader | None) -> dict[str, Any]:
+    """What tells the tally how a probe's call of a candidate goes."""
+    return {
+        "on_cost": lambda cost: tally.add_cost(name, cost),
+        "grader": None if grader is None else _Watched(grader, tally),
+        "on_score": tally.add_score,
+    }
 
 
 @dataclass(frozen=True, slots=True)

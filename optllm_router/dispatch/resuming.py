@@ -17,12 +17,14 @@ import time
 import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, TypeAlias, get_args
 
 from optllm_router.completion.base import Client, Response
 from optllm_router.dispatch.notes import annotate
 from optllm_router.dispatch.requests import AUTO, CREDENTIALS, OWN_ARGUMENTS, item_arguments
 from optllm_router.errors import BatchBusyError, ConfigError, ItemInterruptedError, StoreError
+from optllm_router.records import CapLine
 from optllm_router.store.base import BatchItem, LoggedBatch, Store
 from optllm_router.store.batches import KEY_BYTES, LEASE_S
 from optllm_router.store.ids import new_id
@@ -93,6 +95,7 @@ class HeldBatch:
         self.batch_id = batch_id
         self.known: Mapping[int, Any] = {}
         self.spent_nusd = 0
+        self._began_at: datetime | None = None
         self._store = store
         self._owner = owner
         over = threading.Event()
@@ -111,8 +114,15 @@ class HeldBatch:
                 batch_id=self.batch_id,
             )
         _check_same(batch, keys)
-        self.spent_nusd = batch.spent_nusd
+        self.spent_nusd, self._began_at = batch.spent_nusd, batch.created_at
         self.known = _known(client, self._store.batch_items(self.batch_id), interrupted)
+
+    def spent_under(self, line: CapLine) -> int:
+        """Return what earlier runs spent on calls that a cap binds, in nano-USD."""
+        if line.scope == "all":
+            return self.spent_nusd
+        found = self._store.summary(line.scope, since=self._began_at, batch_id=self.batch_id)
+        return sum(row.cost_nusd for row in found if row.key == line.value)
 
     def place(self, item: int) -> Place:
         """Return where an item keeps its answer."""

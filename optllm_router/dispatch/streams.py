@@ -5,12 +5,14 @@ Ends are: exhausted, failed, closed, garbage-collected, cancelled. Each settles 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -75,6 +77,19 @@ async def aclose_stream(stream: Response) -> None:
         await closing
 
 
+def hang_up(stream: Response, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Close, from another thread, what a stream reads from that nobody holds any more.
+
+    LiteLLM keeps it open, so that the provider would go on, and bill, to the end. What an event
+    loop reads from is closed there; a loop that is over has closed it.
+    """
+    if loop is None:
+        close_stream(stream)
+    elif loop.is_running():
+        with suppress(RuntimeError):  # it is over meanwhile
+            asyncio.run_coroutine_threadsafe(aclose_stream(stream), loop)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
     """A stream of which some chunks have been read, and metered, before anybody has it."""
@@ -91,9 +106,9 @@ class RoutedStream:
 
     It goes on behind what was read of the stream already, and under the same watch; `overdue` makes
     the exception for a chunk that does not come in time.
-    `finish` is called once, when the stream ends. A stream that is garbage-collected has it done
-    `later`, on another thread: the collector may have interrupted any code, holding any lock. A
-    process that was forked meanwhile ends nothing: the stream is its parent's to settle.
+    `finish` is called once, when the stream ends. A stream that is garbage-collected is closed and
+    has it done `later`, on another thread: the collector may have interrupted any code, holding any
+    lock. A process that was forked meanwhile ends nothing: the stream is its parent's to settle.
     """
 
     def __init__(self, opening: Opening, finish: Finish, later: Later) -> None:
@@ -106,6 +121,7 @@ class RoutedStream:
         self._later = later
         self._ended = False
         self._pid = os.getpid()
+        self._loop = _running_loop()
         self._lock = threading.Lock()
 
     @property  # type: ignore[misc]  # isinstance checks are to see LiteLLM's class
@@ -163,14 +179,20 @@ class RoutedStream:
                 return chunk
 
     def close(self) -> None:
-        """Stop reading; what had arrived is billed."""
-        self._end("abandoned")
-        close_stream(self._wrapped)
+        """Stop reading, the provider first; what had arrived is billed."""
+        end = self._ended_as("abandoned")
+        try:
+            close_stream(self._wrapped)
+        finally:
+            self._settle(end)
 
     async def aclose(self) -> None:
-        """Stop reading; what had arrived is billed."""
-        await self._aend("abandoned")
-        await aclose_stream(self._wrapped)
+        """Stop reading, the provider first; what had arrived is billed."""
+        end = self._ended_as("abandoned")
+        try:
+            await aclose_stream(self._wrapped)
+        finally:
+            await self._asettle(end)
 
     def __enter__(self) -> Self:
         return self
@@ -188,29 +210,41 @@ class RoutedStream:
         if not self.__dict__.get("_ended", True) and self._pid == os.getpid():
             self._ended = True
             end = End("abandoned", self._meter.answer())
-            finish = self._finish
+            finish, wrapped, loop = self._finish, self._wrapped, self._loop
+            self._later(lambda: hang_up(wrapped, loop))
             self._later(lambda: finish(end))
 
     def abandon(self) -> None:
         """End a stream that never reached its caller."""
+        hang_up(self._wrapped, self._loop)
         self._end("abandoned")
 
-    def _claim(self) -> bool:
-        """Whether this caller is the one that ends the stream."""
+    def _ended_as(self, status: Any, error: BaseException | None = None) -> End | None:
+        """Return the end of the stream, for the one caller that ends it; None for all others."""
         if self._pid != os.getpid():
-            return False
+            return None
         with self._lock:
-            claimed, self._ended = not self._ended, True
-        return claimed
+            is_over, self._ended = self._ended, True
+        return None if is_over else End(status, self._meter.answer(), error)
 
     def _end(self, status: Any, error: BaseException | None = None) -> None:
-        if self._claim():
-            self._finish(End(status, self._meter.answer(), error))
+        self._settle(self._ended_as(status, error))
 
     async def _aend(self, status: Any, error: BaseException | None = None) -> None:
-        """End without blocking the event loop, and even when the task is being cancelled."""
-        import asyncio
+        await self._asettle(self._ended_as(status, error))
 
-        if self._claim():
-            end = End(status, self._meter.answer(), error)
+    def _settle(self, end: End | None) -> None:
+        if end is not None:
+            self._finish(end)
+
+    async def _asettle(self, end: End | None) -> None:
+        """Settle without blocking the event loop, and even when the task is being cancelled."""
+        if end is not None:
             await asyncio.shield(asyncio.to_thread(self._finish, end))
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optllm_router.core.policy import Policy
-from optllm_router.dispatch.attempts import POLL_S
+from optllm_router.dispatch.admission import POLL_S
 from optllm_router.dispatch.batch import Assignment, BatchRun, Refused, Step, Wait
 from optllm_router.dispatch.calls import Desk, Task
 from optllm_router.dispatch.deciding import RouterState
@@ -24,6 +24,7 @@ from optllm_router.dispatch.effects import arun, run
 from optllm_router.dispatch.requests import Request
 from optllm_router.dispatch.resuming import HeldBatch, Place
 from optllm_router.ledger import Cap
+from optllm_router.records import CapLine
 
 
 @dataclass
@@ -31,7 +32,8 @@ class BatchJob:
     """What there is to do: planned items (`plan`), and items that are decided one by one (`live`).
 
     `results` has one place per item of the caller's list; items that could not be read hold their
-    exception from the start. `tasks`, where given, are the live items' ready tasks. `held` is
+    exception from the start. `caps` are those that `[[budgets]]` set for all items together.
+    `tasks`, where given, are the live items' ready tasks. `held` is
     there where the batch survives its process: its known answers hold their places, too.
     """
 
@@ -43,6 +45,7 @@ class BatchJob:
     policy: Policy | None
     batch_id: str
     on_done: Callable[[], None]
+    caps: Sequence[tuple[CapLine, Cap]] = ()
     tasks: Sequence[Task] | None = None
     held: HeldBatch | None = None
     results: list[Any] = field(init=False)
@@ -113,6 +116,7 @@ class BatchJob:
             batch_id=self.batch_id,
             policy=self.policy,
             cap=self.cap,
+            caps=self.caps,
             place=self._place(item),
         )
         return item, task
@@ -124,6 +128,7 @@ class BatchJob:
             batch_id=self.batch_id,
             policy=self.policy,
             cap=plan.cap,
+            caps=self.caps,
             held_nusd=step.reserved_nusd,
             on_cost=lambda _cost: plan.finish(step),
             place=self._place(step.item),

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
+from typing import TypeVar
 
 from optllm_router.core.budgets import Standing
 from optllm_router.core.policy.wording import usd_text
 from optllm_router.errors import BudgetExceededError
-from optllm_router.records import NANO_PER_USD, BudgetLine
-from optllm_router.store.shares import BudgetStatus, ClaimedBudget
+from optllm_router.records import NANO_PER_USD, BudgetLine, CapLine
+from optllm_router.store.shares import BudgetStatus
+
+Line = TypeVar("Line", BudgetLine, CapLine)
 
 
 def binding(
-    claimed: Sequence[ClaimedBudget], *, tags: Collection[str], task: str, candidate: str
-) -> tuple[ClaimedBudget, ...]:
+    lines: Iterable[Line], *, tags: Collection[str], task: str, candidate: str
+) -> tuple[Line, ...]:
     """Return the budgets that bind a call of a candidate, in the order given."""
-    return tuple(one for one in claimed if _binds(one.line, tags, task, candidate))
+    return tuple(line for line in lines if _binds(line, tags, task, candidate))
 
 
 def refusal(standing: Standing, needed_nusd: int) -> BudgetExceededError:
@@ -27,7 +30,7 @@ def refusal(standing: Standing, needed_nusd: int) -> BudgetExceededError:
         f"the budget {standing.name!r} of {usd_text(limit)} USD has {usd_text(left)} USD left "
         f"({_amount(standing.spent_nusd)} USD spent, {_amount(standing.reserved_nusd)} USD "
         f"reserved by calls under way), less than {_amount(needed_nusd)} USD, the worst case of "
-        "the cheapest candidate that can serve this request; no money was spent on it. Raise the "
+        "the cheapest candidate that may serve this request; no money was spent on it. Raise the "
         "budget (`optllm budget set`), lower `max_output_tokens`, which bounds the worst case"
         f"{until}",
         budget=standing.name,
@@ -59,7 +62,7 @@ def forecast_nusd(status: BudgetStatus) -> int | None:
     return round(status.spent_nusd / status.elapsed)
 
 
-def _binds(line: BudgetLine, tags: Collection[str], task: str, candidate: str) -> bool:
+def _binds(line: BudgetLine | CapLine, tags: Collection[str], task: str, candidate: str) -> bool:
     if line.scope == "tag":
         return line.value in tags
     if line.scope == "task":

@@ -76,7 +76,7 @@ class Cap:
         needed = usd_text(needed_nusd / NANO_PER_USD)
         return BudgetExceededError(
             f"the {self.name} budget of {usd_text(limit)} USD has {usd_text(left)} USD left, less "
-            f"than {needed} USD, the worst case of the cheapest candidate that can serve this "
+            f"than {needed} USD, the worst case of the cheapest candidate that may serve this "
             "request; no money was spent on it. Raise the budget, or lower `max_output_tokens`, "
             "which bounds the worst case",
             budget=self.name,

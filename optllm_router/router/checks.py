@@ -30,6 +30,13 @@ def _candidates(config: Config, state: RouterState) -> Iterator[str]:
             yield f"{candidate.name}: the environment variable {candidate.api_key_env} is not set"
     if len(state.candidates) == 1:
         yield "there is one candidate only: nothing to choose between"
+    names = {candidate.name for candidate in state.candidates}
+    for budget in config.budgets:
+        if budget.scope == "candidate" and budget.value not in names:
+            yield (
+                f"the budget {budget.name!r} matches {budget.value!r}, which is no candidate: it "
+                "binds only pins of that name"
+            )
     if not config.route_models:
         yield "`route_models` is empty: only calls with model='auto' are routed"
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from optllm_router.completion.base import Client
-from optllm_router.config import Config, build_policy
+from optllm_router.config import Config, budget_lines, build_policy, cap_lines
 from optllm_router.core.embedding import Dense
 from optllm_router.core.planning import LiveAim
 from optllm_router.core.policy import Policy
@@ -33,6 +33,7 @@ from optllm_router.dispatch.embedding import (
     with_embeddings,
 )
 from optllm_router.dispatch.journal import Journal
+from optllm_router.dispatch.money import Money
 from optllm_router.dispatch.policies import check_policy
 from optllm_router.dispatch.prepare import prepare_batch
 from optllm_router.dispatch.privacy import Privacy
@@ -50,6 +51,7 @@ from optllm_router.errors import ConfigError, RouterError, UnpricedCandidateErro
 from optllm_router.grading import Graders, graders_from_config
 from optllm_router.learning import RetrainReport, load_current, load_version
 from optllm_router.records import Candidate
+from optllm_router.router.bookkeeping import look_after
 from optllm_router.router.housekeeping import Housekeeper
 from optllm_router.router.joining import Joins
 from optllm_router.router.refitting import Refits
@@ -88,7 +90,6 @@ class Engine:
         known = _candidates(self.client, config)
         policy = build_policy(config)
         check_policy(policy, known)
-        _refuse_budgets(config)
         graders = graders_from_config(config.graders)
         self.embeddings = embeddings_from_config(config.embedder)
         self.store = open_store(config.store, durability=config.durability)
@@ -101,6 +102,13 @@ class Engine:
     def _assemble(self, known: tuple[Candidate, ...], policy: Policy, graders: Graders) -> None:
         """Make everything that needs the store."""
         config = self.config
+        self.money = Money(
+            self.store,
+            lines=budget_lines(config),
+            caps=cap_lines(config),
+            policy=policy,
+            reserve_timeout_s=config.calls.reserve_timeout_s,
+        )
         self.writer = BackgroundWriter(self.store, capacity=100_000)
         self.desk = Desk(
             client=self.client,
@@ -115,6 +123,7 @@ class Engine:
                 clock=time.monotonic,
                 rng=np.random.default_rng(),
             ),
+            money=self.money,
         )
         self.state = RouterState(
             candidates=known,
@@ -131,6 +140,7 @@ class Engine:
         self._warn_of_foreign(self.state.snapshot)
         self.route_models = frozenset(config.route_models)
         self.housekeeper = Housekeeper(self._keep_house)
+        self._bookkeeper = Housekeeper(self._keep_books)
         self._refits = Refits(self.store, config, self.embeddings)
         self._joins = Joins(self.store, config)
         self._warned_pins: set[str] = set()
@@ -141,6 +151,8 @@ class Engine:
         self._is_warm = False
         self._prepare_aim(self.state)
         self._try_out(self._join)
+        if self.money.ledger.worker:
+            self._bookkeeper.ensure()
 
     def read(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
         """Read one call's arguments. Raises: ConfigError, RouterError once closed."""
@@ -149,6 +161,7 @@ class Engine:
     def _read(self, model: str | None, messages: Any, kwargs: Mapping[str, Any]) -> Request:
         self._check_open()
         self.housekeeper.ensure()
+        self._bookkeeper.ensure()
         request = read_request(
             model,
             messages,
@@ -227,6 +240,7 @@ class Engine:
                 asked.policy,
                 batch_id=new_id() if held is None else held.batch_id,
                 on_done=advance,
+                money=self.money,
                 held=held,
             )
         except BaseException:
@@ -302,7 +316,9 @@ class Engine:
         for job in jobs:
             job.stop()
         self.housekeeper.stop()
+        self._bookkeeper.stop()
         left = self.writer.close(CLOSE_S)
+        self.money.close()
         executor = self._threads.get(os.getpid())
         if executor is not None:
             executor.shutdown()
@@ -380,6 +396,9 @@ class Engine:
             self.writer.log_event("refit", report.reason, {"n_labels": report.n_labels})
             self.take_over()
 
+    def _keep_books(self) -> None:
+        look_after(self.money, self.state)
+
     def _set_labels(self, n_labels: int) -> None:
         with self._swap:
             if n_labels != self.state.n_labels:
@@ -403,16 +422,6 @@ def _litellm_client() -> Client:
     from optllm_router.completion.litellm_client import LiteLLMClient
 
     return LiteLLMClient()
-
-
-def _refuse_budgets(config: Config) -> None:
-    """Refuse caps that calls are not held to yet: one that does not hold is worse than none."""
-    if config.budgets:
-        names = ", ".join(repr(budget.name) for budget in config.budgets)
-        raise ConfigError(
-            f"the caps {names} of [[budgets]] are not held by calls in this version: leave them "
-            'out, and set `usd` and `per` ("call" or "batch") in [policy] with kind = "budget"'
-        )
 
 
 def _candidates(client: Client, config: Config) -> tuple[Candidate, ...]:

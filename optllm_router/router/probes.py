@@ -57,6 +57,7 @@ def run_probe(
         tally,
         grader_of=_grader_of(engine, requests, grader),
         batch_id=new_id(),
+        caps=engine.desk.money.caps_of_batch(),
     )
     with progress_bar(len(work), "probes", show=progress) as advance:
         job = BatchJob.of_tasks(engine.state, work, advance)

@@ -26,6 +26,7 @@ from optllm_router.errors import NotTrainedError
 from optllm_router.grading import Grader
 from optllm_router.history import History
 from optllm_router.learning import RetrainReport
+from optllm_router.ledger import BudgetReport
 from optllm_router.outcomes import ImportReport
 from optllm_router.records import Candidate
 from optllm_router.router import reports
@@ -218,7 +219,8 @@ class Router:
         """
         read = [self._engine.read_item(item, kwargs) for item in checked_requests(requests)]
         read = self._engine.embedded(read)
-        return plan_requests(self._engine.desk.decider, self._engine.state, read, policy)
+        desk = self._engine.desk
+        return plan_requests(desk.decider, self._engine.state, read, policy, money=desk.money)
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -320,6 +322,13 @@ class Router:
     def history(self) -> History:
         """What people ask of the log."""
         return History(self._engine.store, {c.name: c.model for c in self.candidates})
+
+    def budgets(self, *, session_id: str | None = None) -> list[BudgetReport]:
+        """Return where the shared budgets of the store stand, by name.
+
+        Of a budget per session it is the session given, else the fullest one.
+        """
+        return self.history.budgets(session_id=session_id)
 
     def check(self) -> list[str]:
         """Return remarks on what is missing or weak in this set-up; an empty list is good."""

@@ -104,6 +104,12 @@ class BackgroundWriter:
             return self._n_writes() + self._n_gradings()
 
     @property
+    def is_failing(self) -> bool:
+        """Whether the store has not taken the write that is first in line."""
+        self._follow_fork()
+        return self._n_failures > 0
+
+    @property
     def n_given_up(self) -> int:
         """How many writes and gradings could never succeed; each was logged with its traceback."""
         self._follow_fork()

@@ -193,11 +193,19 @@ class Store(Protocol):
         ...
 
     def settle(
-        self, attempt: Attempt, *, served: str | None, item: BatchItem | None = None
+        self,
+        attempt: Attempt,
+        *,
+        served: str | None,
+        item: BatchItem | None = None,
+        reason: str | None = None,
+        propensity: float | None = None,
     ) -> None:
         """Complete an open attempt, and set the decision's `served`; a second time does nothing.
 
-        What became of an `item` is written with it, unless another call holds the item by now.
+        With a `reason`, that and `propensity` (None for none) replace the decision's: by now it
+        is known what went otherwise than planned. What became of an `item` is written with it,
+        unless another call holds the item by now.
 
         An attempt that has a reservation ends it: its cost (the whole amount, where that is None)
         is booked on the budgets that it binds, also when the decision was forgotten meanwhile.
@@ -229,12 +237,21 @@ class Store(Protocol):
         """Remove a worker and its claims; one with live reservations is left to its lease."""
         ...
 
-    def reserve(self, decision: Decision, attempt: Attempt, wanted: Reserve) -> Reply:
+    def reserve(
+        self,
+        decision: Decision,
+        attempt: Attempt,
+        wanted: Reserve,
+        *,
+        item: BatchItem | None = None,
+    ) -> Reply:
         """Set an attempt's worst case aside on all budgets given, or on none.
 
         With it are written the decision, unless it is there, and the attempt, which must be open.
-        A new attempt of the same id is an error. Unless the verdict is "reserved" nothing is
-        written.
+        A new attempt of the same id is an error. An `item` is claimed for the decision. Unless the
+        verdict is "reserved" nothing is written.
+
+        Raises: BatchBusyError where the item's batch is not its owner's; nothing is written.
         """
         ...
 
@@ -399,8 +416,9 @@ class Store(Protocol):
     def hold_batch(self, batch_id: str, *, owner: str, request_keys: bytes) -> bool:
         """Make a batch somebody's for a while (see `store.batches`); begin it where it is new.
 
-        What earlier owners left under way is settled at its forecast. `request_keys` count only
-        for a new batch.
+        What earlier owners left under way is settled at its forecast; where its answer comes all
+        the same, while its money is still reserved, at what it cost. `request_keys` count only for
+        a new batch.
 
         Returns: whether it succeeded; it does not while another owner's lease lasts.
         """

@@ -2,7 +2,7 @@
 
 Everything that differs between SQLite and PostgreSQL about connections is here. SQLite has one
 writer at a time: threads of this process queue at a lock, which is fairer and faster than SQLite's
-own polling; other processes wait at SQLite's busy timeout. Writes begin IMMEDIATE, because a
+own polling; for other processes one looks every so often. Writes begin IMMEDIATE, because a
 transaction that begins reading and then writes can fail at once when another one wrote between.
 """
 
@@ -26,7 +26,7 @@ from sqlalchemy.pool import Pool, StaticPool
 
 from optllm_router.errors import StoreError
 from optllm_router.store.faults import shown, translated
-from optllm_router.store.kept import BUSY_TIMEOUT_S, KeptConnection
+from optllm_router.store.kept import BUSY_TIMEOUT_S, KeptConnection, begin_writing
 
 Durability = Literal["normal", "full"]
 Clock: TypeAlias = Callable[[], datetime]
@@ -335,8 +335,10 @@ def _tune_sqlite(engine: Engine, durability: Durability) -> None:
         connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
 
     def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("optllm_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if connection.get_execution_options().get("optllm_writes"):
+            begin_writing(connection.connection.cursor(), BUSY_TIMEOUT_S)
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     event.listen(engine, "connect", tune)
     event.listen(engine, "begin", begin)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sqlite3
+import time
 from typing import Any
 
 from sqlalchemy.pool import PoolProxiedConnection
 
 BUSY_TIMEOUT_S = 30.0
+_LOOK_S = 0.02
 
 
 class KeptConnection:
@@ -16,15 +18,10 @@ class KeptConnection:
     def __init__(self, connection: PoolProxiedConnection) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
-        self._busy_ms = round(BUSY_TIMEOUT_S * 1000)
 
     def begin(self, left_s: float) -> Any:
-        """Begin writing and return a cursor; SQLite waits that long for other processes."""
-        busy_ms = round(math.ceil(min(left_s, BUSY_TIMEOUT_S) * 10) * 100)  # seldom another one
-        if busy_ms != self._busy_ms:
-            self._cursor.execute(f"PRAGMA busy_timeout = {busy_ms}")
-            self._busy_ms = busy_ms
-        self._cursor.execute("BEGIN IMMEDIATE")
+        """Begin writing and return a cursor; waits that long for other processes."""
+        begin_writing(self._cursor, left_s)
         return self._cursor
 
     def commit(self) -> None:
@@ -37,3 +34,34 @@ class KeptConnection:
             self._connection.rollback()  # closed with statements under way, it would stay locked
         finally:
             self._connection.invalidate()
+
+
+def begin_writing(cursor: Any, left_s: float) -> None:
+    """Begin a write transaction of SQLite; waits that long for other processes.
+
+    SQLite asks for a lock after 1, 2, 5, 10 ms and then ever more seldom, so that of many processes
+    whoever has waited longest comes last, for seconds. It is made to begin anew, again and again.
+
+    Raises: sqlite3.OperationalError.
+    """
+    deadline = time.monotonic() + min(left_s, BUSY_TIMEOUT_S)
+    _wait_at_most(cursor, _LOOK_S)
+    try:
+        while not _has_begun(cursor, is_last=time.monotonic() >= deadline):
+            pass
+    finally:
+        _wait_at_most(cursor, BUSY_TIMEOUT_S)
+
+
+def _has_begun(cursor: Any, *, is_last: bool) -> bool:
+    try:
+        cursor.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if is_last or not error.sqlite_errorname.startswith("SQLITE_BUSY"):
+            raise
+        return False
+    return True
+
+
+def _wait_at_most(cursor: Any, seconds: float) -> None:
+    cursor.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")

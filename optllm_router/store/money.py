@@ -28,7 +28,7 @@ from optllm_router.store.money_rows import (
     ReservationRow,
     SweptRow,
 )
-from optllm_router.store.rows import Prepared, Statements
+from optllm_router.store.rows import Prepared, ServedRow, Statements
 from optllm_router.store.shares import ClaimedBudget, Reply, Reserve, SweepReport
 from optllm_router.store.types import unescape_text
 from optllm_router.store.writes import Cursor
@@ -132,7 +132,7 @@ class Books:
         self._hold(cursor, wanted, now, places)
         return Reply("reserved")
 
-    def settle(self, cursor: Cursor, attempt: Attempt, served: str | None) -> list[str]:
+    def settle(self, cursor: Cursor, attempt: Attempt, served: ServedRow) -> list[str]:
         """Complete an attempt and book its reservation, if it has one; return what to warn of.
 
         Raises: UnknownDecisionError when there is neither an attempt nor a reservation.
@@ -142,7 +142,8 @@ class Books:
         if row is None:
             writes.settle(cursor, self._log, attempt, served)
             return []
-        writes.complete(cursor, self._log, attempt, served)  # no more there if it was forgotten
+        if not writes.complete(cursor, self._log, attempt, served):  # or it was forgotten
+            writes.complete_late(cursor, self._log, attempt, served)
         amount, holds = row
         cost = amount if attempt.cost_nusd is None else attempt.cost_nusd
         is_call = cost > 0 or attempt.status in _ANSWERED

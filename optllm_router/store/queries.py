@@ -187,7 +187,7 @@ def _training_query() -> Select[Any]:
     served = and_(attempts.c.decision_id == decisions.c.id, attempts.c.id == _serving_attempt())
     of_decision = (decisions.c.id.label("decision_id"), *(decisions.c[name] for name in _SHARED))
     of_attempt = (
-        attempts.c.completion_tokens,
+        _whole_answers_tokens(),
         attempts.c.cost_nusd,
         attempts.c.estimated.label("cost_estimated"),
     )
@@ -200,6 +200,12 @@ def _training_query() -> Select[Any]:
         .where(attempts.c.cache_hit.is_(False))
         .order_by(decisions.c.created_at.desc(), decisions.c.id.desc())
     )
+
+
+def _whole_answers_tokens() -> ColumnElement[Any]:
+    """Return an answer's tokens; NULL where its reader left before they were known."""
+    is_cut = and_(attempts.c.status == "abandoned", attempts.c.estimated)
+    return case((is_cut, None), else_=attempts.c.completion_tokens).label("completion_tokens")
 
 
 def _serving_attempt() -> ScalarSelect[Any]:

@@ -71,10 +71,12 @@ class TagRow(NamedTuple):
 
 
 class ServedRow(NamedTuple):
-    """Who answered a decision, once that is known."""
+    """Who answered a decision, once that is known, and how it came to that."""
 
     decision_id: str
     served: str | None
+    reason: str | None = None
+    propensity: float | None = None
 
 
 class Statements:
@@ -85,9 +87,11 @@ class Statements:
         self.decision = Prepared(insert_new(dialect, tables.decisions), dialect)
         self.tag = Prepared(insert_new(dialect, tables.decision_tags), dialect)
         self.attempt = Prepared(insert_new(dialect, tables.attempts), dialect)
-        self.settle = Prepared(_settle(), dialect)
+        self.settle = Prepared(_settle(_status() == literal_column("'open'")), dialect)
+        self.settle_late = Prepared(_settle(_is_lost()), dialect)
         self.outcome = Prepared(_replace_outcome(dialect), dialect)
         self.served = Prepared(_serve(), dialect)
+        self.explained = Prepared(_explain(), dialect)
         self.find_attempt = Prepared(_find_attempt(), dialect)
 
 
@@ -166,19 +170,35 @@ def _replace_outcome(dialect: Dialect) -> ClauseElement:
     return replaced
 
 
-def _settle() -> ClauseElement:
+def _settle(state: ColumnElement[bool]) -> ClauseElement:
     attempts = tables.attempts
     changed = [column.name for column in attempts.c if column.name not in _FIXED_IN_ATTEMPTS]
     return (
         update(attempts)
-        .where(_this_attempt(), attempts.c.status == literal_column("'open'"))
+        .where(_this_attempt(), state)
         .values({name: bindparam(name) for name in changed})
     )
+
+
+def _status() -> ColumnElement[str]:
+    return tables.attempts.c.status
+
+
+def _is_lost() -> ColumnElement[bool]:
+    """Whether an attempt was settled at its forecast, since nobody was thought to wait for it."""
+    is_expired = tables.attempts.c.error_class == literal_column("'LeaseExpired'")
+    return (_status() == literal_column("'abandoned'")) & is_expired
 
 
 def _serve() -> ClauseElement:
     where = tables.decisions.c.id == bindparam("decision_id")
     return update(tables.decisions).where(where).values(served=bindparam("served"))
+
+
+def _explain() -> ClauseElement:
+    where = tables.decisions.c.id == bindparam("decision_id")
+    names = ("served", "reason", "propensity")
+    return update(tables.decisions).where(where).values({n: bindparam(n) for n in names})
 
 
 def _find_attempt() -> ClauseElement:

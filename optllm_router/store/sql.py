@@ -109,11 +109,18 @@ class SqlStore:
             writes.write_outcomes(connection, self._statements, outcomes)
 
     def settle(
-        self, attempt: Attempt, *, served: str | None, item: BatchItem | None = None
+        self,
+        attempt: Attempt,
+        *,
+        served: str | None,
+        item: BatchItem | None = None,
+        reason: str | None = None,
+        propensity: float | None = None,
     ) -> None:
         """Complete an open attempt, book its reservation, and keep a batch item's answer."""
+        answered = rows.ServedRow(attempt.decision_id, served, reason, propensity)
         with self._database.raw_writing() as cursor:
-            said = self._books.settle(cursor, attempt, served)
+            said = self._books.settle(cursor, attempt, answered)
             if item is not None:
                 batches.write_item(cursor, self._of_items, item)
         _warn(said)
@@ -138,12 +145,22 @@ class SqlStore:
         with self._database.raw_writing() as cursor:
             self._books.retire(cursor, worker)
 
-    def reserve(self, decision: Decision, attempt: Attempt, wanted: Reserve) -> Reply:
+    def reserve(
+        self,
+        decision: Decision,
+        attempt: Attempt,
+        wanted: Reserve,
+        *,
+        item: BatchItem | None = None,
+    ) -> Reply:
         """Write a decision with an open attempt, and reserve for it, where it fits everywhere."""
         while True:
             try:
                 with self._database.raw_writing() as cursor:
-                    return self._books.reserve(cursor, decision, attempt, wanted)
+                    reply = self._books.reserve(cursor, decision, attempt, wanted)
+                    if item is not None and reply.verdict == "reserved":
+                        batches.write_item(cursor, self._of_items, item)
+                    return reply
             except TakenError:
                 continue
 

@@ -60,8 +60,8 @@ def insert_entries(cursor: Cursor, statements: Statements, entries: Sequence[Ent
     _run(cursor, statements.attempt, (attempt for _, tried in entries for attempt in tried))
 
 
-def settle(cursor: Cursor, statements: Statements, attempt: Attempt, served: str | None) -> None:
-    """Complete an open attempt and name who answered; nothing when it was completed before.
+def settle(cursor: Cursor, statements: Statements, attempt: Attempt, served: ServedRow) -> None:
+    """Complete an open attempt and say who answered; nothing when it was completed before.
 
     Raises: UnknownDecisionError when there is no such attempt.
     """
@@ -72,13 +72,26 @@ def settle(cursor: Cursor, statements: Statements, attempt: Attempt, served: str
         raise UnknownDecisionError(attempt.decision_id)
 
 
-def complete(cursor: Cursor, statements: Statements, attempt: Attempt, served: str | None) -> bool:
-    """Complete an open attempt and name who answered; return whether there was one."""
-    cursor.execute(statements.settle.sql, statements.settle.bind(attempt))
+def complete(cursor: Cursor, statements: Statements, attempt: Attempt, served: ServedRow) -> bool:
+    """Complete an open attempt and say who answered; return whether there was one."""
+    return _completed(cursor, statements, statements.settle, attempt, served)
+
+
+def complete_late(
+    cursor: Cursor, statements: Statements, attempt: Attempt, served: ServedRow
+) -> bool:
+    """Do what `complete` does with one that counted as lost, but whose money is reserved still."""
+    return _completed(cursor, statements, statements.settle_late, attempt, served)
+
+
+def _completed(
+    cursor: Cursor, statements: Statements, settle: Prepared, attempt: Attempt, served: ServedRow
+) -> bool:
+    cursor.execute(settle.sql, settle.bind(attempt))
     if not cursor.rowcount:
         return False
-    row = ServedRow(attempt.decision_id, served)
-    cursor.execute(statements.served.sql, statements.served.bind(row))
+    statement = statements.served if served.reason is None else statements.explained
+    cursor.execute(statement.sql, statement.bind(served))
     return True
 
 

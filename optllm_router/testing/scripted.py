@@ -138,7 +138,11 @@ class ScriptedClient:
         """Return the response that was dumped."""
         return restore_plain(values)
 
-    def meter(self, arguments: Mapping[str, Any]) -> StreamMeter:
+    def meter(
+        self,
+        arguments: Mapping[str, Any],
+        stream: Response,  # noqa: ARG002  # the protocol's name
+    ) -> StreamMeter:
         """Return a fresh meter, the same one that the real client uses."""
         return ChunkMeter(arguments)
 

@@ -37,7 +37,7 @@ Commands:
   retrain   Refit on the log; publish unless it is worse.
   forget    Erase decisions by session, tag, age or batch.
   evaluate  Measure the routing against baselines, on your data.
-  budget    Compare what was spent with a provider's bill.
+  budget    Show and set budgets; check a provider's bill.
   db        Look at the log's schema, or move it.
 
   Results go to standard output, as JSON with --json; progress and remarks to

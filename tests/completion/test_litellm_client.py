@@ -1,7 +1,6 @@
 """The real client against the real LiteLLM, over real loopback HTTP."""
 
 import asyncio
-import gc
 import socket
 
 import litellm
@@ -178,15 +177,17 @@ def test_litellms_cache_hits_are_seen(client):
 def stream_of(client, candidate, **arguments):
     """Read a stream through a meter; return all chunks, those to show, and the answer."""
     arguments = {"messages": MESSAGES, "stream": True, **arguments}
-    meter = client.meter(arguments)
-    chunks = list(client.complete(candidate, arguments))
+    stream = client.complete(candidate, arguments)
+    meter = client.meter(arguments, stream)
+    chunks = list(stream)
     return chunks, [chunk for chunk in chunks if meter.add(chunk)], meter.answer()
 
 
 async def astream_of(client, candidate, **arguments):
     arguments = {"messages": MESSAGES, "stream": True, **arguments}
-    meter = client.meter(arguments)
-    chunks = [chunk async for chunk in await client.acomplete(candidate, arguments)]
+    stream = await client.acomplete(candidate, arguments)
+    meter = client.meter(arguments, stream)
+    chunks = [chunk async for chunk in stream]
     return chunks, [chunk for chunk in chunks if meter.add(chunk)], meter.answer()
 
 
@@ -283,15 +284,13 @@ def test_streamed_tool_calls_are_collected(client, serve, candidate_at):
 def test_an_abandoned_stream_has_no_usage_and_counts_the_reasoning_too(client, serve, candidate_at):
     server = serve(STREAMED)
     arguments = {"messages": MESSAGES, "stream": True}
-    meter = client.meter(arguments)
-
     stream = client.complete(candidate_at(server), arguments)
+    meter = client.meter(arguments, stream)
+
     for chunk in stream:
         meter.add(chunk)
         if meter.answer().text.endswith("seven "):
             break
-    del stream
-    gc.collect()
 
     assert meter.answer() == Answer(text="let me see seven ", usage=None, response_id=chunk.id)
 
@@ -299,9 +298,9 @@ def test_an_abandoned_stream_has_no_usage_and_counts_the_reasoning_too(client, s
 async def test_an_abandoned_async_stream_can_be_closed(client, serve, candidate_at):
     server = serve(STREAMED)
     arguments = {"messages": MESSAGES, "stream": True}
-    meter = client.meter(arguments)
-
     stream = await client.acomplete(candidate_at(server), arguments)
+    meter = client.meter(arguments, stream)
+
     meter.add(await anext(stream))
     meter.add(await anext(stream))
     await stream.aclose()
@@ -310,15 +309,21 @@ async def test_an_abandoned_async_stream_can_be_closed(client, serve, candidate_
     assert meter.answer().text == "let "
 
 
-def test_a_stream_whose_provider_reports_no_usage_gets_litellms_own_count(
-    client, serve, candidate_at
-):
+def test_usage_that_litellm_made_up_for_a_stream_is_none(client, serve, candidate_at):
     server = serve(Reply(text="seven or eight", usage=False))
 
-    _, _, answer = stream_of(client, candidate_at(server))
+    chunks, _, answer = stream_of(client, candidate_at(server))
 
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens == 3
+    assert chunks[-1].usage.completion_tokens == 3
+    assert (answer.text, answer.usage) == ("seven or eight", None)
+
+
+async def test_a_truncated_streams_usage_is_none(client, serve, candidate_at):
+    server = serve(Reply(text="seven or eight", fault="truncated"))
+
+    _, _, answer = await astream_of(client, candidate_at(server))
+
+    assert answer.usage is None
 
 
 ERRORS = [

@@ -151,4 +151,4 @@ def test_the_rest_of_the_protocol(replay):
     assert replay.budget_error(error) is error
     assert replay.count_text("hello world") == 2
     assert replay.count_tokens([{"role": "user", "content": "hello world"}]) == 9
-    assert replay.meter({}).answer() == Answer(text="", usage=None, response_id=None)
+    assert replay.meter({}, None).answer() == Answer(text="", usage=None, response_id=None)

@@ -73,9 +73,10 @@ def test_usage_costs_and_cache_hits_are_part_of_the_script():
 def test_streams_come_word_by_word_with_a_usage_chunk_at_the_end():
     client, a = alone(Line(text="one two", tool_calls=[("f", "{}")]))
     arguments = {**ASKED, "stream": True}
-    meter = client.meter(arguments)
+    stream = client.complete(a, arguments)
+    meter = client.meter(arguments, stream)
 
-    chunks = list(client.complete(a, arguments))
+    chunks = list(stream)
     shown = [chunk for chunk in chunks if meter.add(chunk)]
 
     assert [c.choices[0].delta.content for c in shown] == ["", "one ", "two", None, None]

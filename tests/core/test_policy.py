@@ -8,6 +8,7 @@ import pytest
 
 from optllm_router.core.front import pareto_front
 from optllm_router.core.policy import (
+    SUPPORTED_PER,
     Budget,
     Cheapest,
     Fixed,
@@ -71,15 +72,9 @@ def test_a_setting_that_makes_no_sense_is_refused_when_it_is_said(build, said):
     assert str(caught.value).startswith(said)
 
 
-@pytest.mark.parametrize("per", ["session", "hour", "day", "week", "month", "total"])
-def test_windows_that_are_not_accounted_yet_name_those_that_are(per):
-    with pytest.raises(ConfigError) as caught:
-        Budget(usd=5, per=per)
-
-    assert str(caught.value) == (
-        f"`per` is {per!r}, which is not supported yet: this version accounts budgets per "
-        "'call', 'batch', in the process. Use one of these."
-    )
+def test_a_budget_of_a_window_across_calls_is_shared():
+    assert ["call", "batch"] == [per for per in SUPPORTED_PER if not Budget(5, per=per).is_shared]
+    assert Budget(5, per="session").is_shared
 
 
 @pytest.mark.parametrize(("per", "hint"), [("bath", " (did you mean 'batch'?)"), (7, "")])
@@ -88,8 +83,8 @@ def test_an_unknown_window_names_the_nearest_and_the_supported(per, hint):
         Budget(usd=5, per=per)
 
     assert str(caught.value) == (
-        f"`per` is {per!r}{hint}: this version accounts budgets per 'call', 'batch', in the "
-        "process."
+        f"`per` is {per!r}{hint}: a budget is per 'call', 'batch', 'session', 'hour', 'day', "
+        "'week', 'month', 'total'."
     )
 
 
@@ -110,6 +105,7 @@ def test_a_policy_cannot_be_changed():
     [
         (Budget(usd=5), "budget 5.00 USD per batch"),
         (Budget(usd=0.000125, per="call"), "budget 0.000125 USD per call"),
+        (Budget(usd=5, per="day"), "budget 5.00 USD per day"),
         (TargetAccuracy(0.9), "target accuracy 0.9"),
         (TargetAccuracy(0.9, confidence=0.8), "target accuracy 0.9 at confidence 0.8"),
         (WillingnessToPay(0.02), "willingness to pay 0.02 USD per success"),
@@ -129,6 +125,7 @@ def test_each_policy_has_a_short_text_for_logs(policy, told):
     [
         ("budget", {"usd": 2}, Budget(usd=2)),
         ("budget", {"usd": 2.0, "per": "call"}, Budget(usd=2, per="call")),
+        ("budget", {"usd": 2.0, "per": "month"}, Budget(usd=2, per="month")),
         ("target_accuracy", {"accuracy": 0.8}, TargetAccuracy(0.8)),
         ("willingness_to_pay", {"usd_per_success": 0.02}, WillingnessToPay(0.02)),
         ("knee", {}, Knee()),
@@ -150,7 +147,7 @@ def test_each_kind_is_built_from_its_settings(kind, settings, policy):
         ("knee", {"usd": 2}, "the policy 'knee' has no setting 'usd': it takes no settings."),
         ("budget", {"per": "call"}, "the policy 'budget' needs the setting 'usd'"),
         ("budget", {"usd": "much"}, "`usd` is 'much', but a number is needed"),
-        ("budget", {"usd": 2, "per": "day"}, "`per` is 'day', which is not supported yet"),
+        ("budget", {"usd": 2, "per": "dya"}, "`per` is 'dya' (did you mean 'day'?): a budget is"),
     ],
 )
 def test_a_mistake_in_the_config_names_the_nearest_valid_word(kind, settings, said):

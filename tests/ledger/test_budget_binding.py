@@ -8,22 +8,21 @@ from datetime import UTC, datetime
 from optllm_router.core.budgets import Standing, Window, window_at
 from optllm_router.ledger import binding, forecast_nusd, refusal, unpriced_refusal
 from optllm_router.records import BudgetLine
-from optllm_router.store.shares import BudgetStatus, ClaimedBudget
+from optllm_router.store.shares import BudgetStatus
 
 NOON = datetime(2026, 5, 17, 12, tzinfo=UTC)
 
 
-def claimed(scope: str, value: str = "") -> ClaimedBudget:
-    line = BudgetLine(name=f"{scope} {value}", limit_nusd=1, per="day", scope=scope, value=value)
-    return ClaimedBudget(1, line)
+def a_line(scope: str, value: str = "") -> BudgetLine:
+    return BudgetLine(name=f"{scope} {value}", limit_nusd=1, per="day", scope=scope, value=value)
 
 
 def test_a_call_is_bound_by_what_it_carries_in_the_order_given():
-    everything, team, other = claimed("all"), claimed("tag", "team"), claimed("tag", "other")
+    everything, team, other = a_line("all"), a_line("tag", "team"), a_line("tag", "other")
     task, candidate, dear = (
-        claimed("task", "x"),
-        claimed("candidate", "a"),
-        claimed("candidate", "b"),
+        a_line("task", "x"),
+        a_line("candidate", "a"),
+        a_line("candidate", "b"),
     )
 
     found = binding(
@@ -44,7 +43,7 @@ def test_a_refusal_gives_the_value_the_rule_and_the_way_out():
 
     assert (
         "the budget 'team-a' of 1.00 USD has 0.20 USD left (0.70 USD spent, 0.10 USD reserved by "
-        "calls under way), less than 0.30 USD, the worst case of the cheapest candidate that can "
+        "calls under way), less than 0.30 USD, the worst case of the cheapest candidate that may "
         "serve this request; no money was spent on it. Raise the budget (`optllm budget set`), "
         "lower `max_output_tokens`, which bounds the worst case, or wait until 2026-05-18 00:00 UTC"
     ) == str(error)

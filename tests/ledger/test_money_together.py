@@ -204,8 +204,8 @@ def test_a_reserve_that_failed_is_released_by_the_next_sign_of_life(store_url):
         def __getattr__(self, name: str):
             return getattr(self._store, name)
 
-        def reserve(self, *arguments):
-            self._store.reserve(*arguments)
+        def reserve(self, *arguments, **others):
+            self._store.reserve(*arguments, **others)
             raise StoreError("the connection was lost")
 
     store = open_store(store_url)

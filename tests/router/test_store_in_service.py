@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
+import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from sqlalchemy import event
 
 from optllm_router import Budget, Router, StoreError
+from optllm_router.dispatch import journal
 from optllm_router.router import engine
 from optllm_router.testing.scripted import Line
 
@@ -112,6 +114,56 @@ def test_a_batch_under_a_budget_refuses_its_items_and_gives_their_reserve_back(
 
     assert [StoreError] * 12 == [type(result) for result in results]
     assert [] == client.calls
+
+
+@contextmanager
+def locked(url):
+    """Have another process hold SQLite's lock; give the function that lets it go."""
+    file = url.removeprefix("sqlite:///")
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    yield lambda: other.execute("ROLLBACK")
+    other.close()
+
+
+@pytest.mark.parametrize("shell", ["sync", "async"])
+def test_under_a_hard_budget_a_busy_log_is_waited_for_before_the_answer_is_given(
+    make_router, client, only, ask, url, shell, monkeypatch
+):
+    monkeypatch.setattr(journal, "LOCKED_S", 0.05)
+    router = make_router(budgets=[{"name": "room", "usd": 1.0, "per": "day"}])
+    busy = ExitStack()
+
+    def answer(_arguments) -> Line:
+        let_go = busy.enter_context(locked(url))
+        threading.Timer(0.3, let_go).start()
+        return Line(text="late")
+
+    client._scripts["cheap"] = answer
+    if shell == "sync":
+        router.complete(messages=ask())
+    else:
+        asyncio.run(router.acomplete(messages=ask()))
+
+    assert 0 == router._engine.writer.n_waiting
+    assert "ok" == only(router)[1].status
+    busy.close()
+
+
+def test_a_log_that_was_only_busy_refuses_no_call_under_a_hard_budget(
+    make_router, logged, ask, url, monkeypatch
+):
+    monkeypatch.setattr(journal, "LOCKED_S", 0.5)
+    budget = {"name": "room", "usd": 1.0, "per": "day", "match": {"tag": "team"}}
+    router = make_router(budgets=[budget])
+    with locked(url) as let_go:
+        router.complete(messages=ask("written later"))
+        assert 1 == router._engine.desk.journal.n_waiting
+        threading.Timer(0.1, let_go).start()
+
+        router.complete(messages=ask("in the meantime"), tags=["team"])
+
+    assert [["ok"]] * 2 == [[a.status for a in one.attempts] for one in logged(router)]
 
 
 def test_a_stream_that_began_before_the_fault_is_settled_after_it(make_router, only, ask):

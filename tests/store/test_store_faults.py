@@ -237,16 +237,34 @@ def test_a_locked_database_is_a_store_error_that_may_pass(store, file):
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
-    with (
-        pragma(store, "busy_timeout = 10"),
-        pytest.raises(StoreError, match="another pro") as caught,
-    ):
+    with waiting_at_most(0.01), pytest.raises(StoreError, match="another pro") as caught:
         record(store)
     other.execute("COMMIT")
     other.close()
 
     assert not is_permanent(caught.value)
     record(store)
+
+
+@pytest.mark.parametrize("kind", ["raw", "pooled"])
+def test_whoever_waits_long_for_another_process_asks_no_less_often(store, file, kind):
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    asked: list[str] = []
+
+    def trace(connection, _record) -> None:
+        connection.set_trace_callback(asked.append)
+
+    event.listen(store._database.engine, "connect", trace)
+    store._database.close()
+    threading.Timer(0.5, lambda: other.execute("COMMIT")).start()
+    if kind == "raw":
+        record(store)
+    else:
+        store.log_event("test", "waited", {})
+    other.close()
+
+    assert asked.count("BEGIN IMMEDIATE") > 5  # left to itself, SQLite has one of them wait
 
 
 def test_an_error_shows_no_prompt(store):

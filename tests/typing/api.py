@@ -55,7 +55,9 @@ from optllm_router.core.policy import Policy
 from optllm_router.history import HistoryBatch, HistoryDecision, HistoryRow
 from optllm_router.integrations.langchain import ChatOptLLM
 from optllm_router.learning import RetrainReport
+from optllm_router.ledger import BudgetReport
 from optllm_router.records import Candidate
+from optllm_router.store.shares import Override
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 POLICIES: list[Policy] = [
@@ -169,6 +171,9 @@ def looking(router: Router) -> None:
     assert_type(router.history.batch("nightly"), HistoryBatch | None)
     bill = router.history.reconcile("bill.csv", only=["openai/gpt-4o"], tolerance="2%")
     assert_type(bill.difference_usd, Decimal)
+    assert_type(router.budgets(session_id="s"), list[BudgetReport])
+    assert_type(router.history.budgets(), list[BudgetReport])
+    assert_type(router.history.budget_overrides(), list[Override])
     assert_type(router.candidates, tuple[Candidate, ...])
     assert_type(router.check(), list[str])
     assert_type(router.flush(), int)

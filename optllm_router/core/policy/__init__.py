@@ -22,6 +22,7 @@ from optllm_router.core.policy.kinds import (
 )
 from optllm_router.core.policy.searching import Searched, select_searched
 from optllm_router.core.policy.selection import Selection, dual_price, nearest, select
+from optllm_router.core.policy.wording import usd_text
 
 __all__ = [
     "SUPPORTED_PER",
@@ -41,4 +42,5 @@ __all__ = [
     "policy_from_config",
     "select",
     "select_searched",
+    "usd_text",
 ]

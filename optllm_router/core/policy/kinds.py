@@ -11,19 +11,25 @@ from numbers import Real
 from optllm_router.core.policy.wording import did_you_mean, plain, quoted, usd_text
 from optllm_router.errors import ConfigError
 
-SUPPORTED_PER = ("call", "batch")
-"""The windows that this version accounts, both inside the process."""
+OWN_PER = ("call", "batch")
+"""What a budget may be for that is counted anew each time, in the process that spends it."""
 
-LATER_PER = ("session", "hour", "day", "week", "month", "total")
-"""Windows that need an account shared between processes."""
+WINDOW_PER = ("session", "hour", "day", "week", "month", "total")
+"""Windows across calls, which all processes on a store share."""
+
+SUPPORTED_PER = (*OWN_PER, *WINDOW_PER)
+"""All that a budget may be for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Aim at spending `usd` on every call or every batch, and never more.
+    """Aim at spending `usd` on every call, every batch or in every window, and never more.
 
     `per="batch"`: the batch's total; a single call is a batch of one. `per="call"`: each query's
-    own cost, so that each gets its most probable column of at most `usd`.
+    own cost, so that each gets its most probable column of at most `usd`. Any other `per` is a
+    window across calls ("session", "hour", "day", "week", "month" in UTC, or "total") that all
+    processes on a store share; live calls get what is left of it, spread over the calls that are
+    expected until it ends.
     """
 
     usd: float
@@ -38,6 +44,11 @@ class Budget:
             )
         object.__setattr__(self, "usd", usd)
         _require_supported(self.per)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is a window across calls."""
+        return self.per in WINDOW_PER
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +192,8 @@ def _number(name: str, value: object) -> float:
 
 
 def _require_supported(per: object) -> None:
-    supported = f"this version accounts budgets per {quoted(SUPPORTED_PER)}, in the process"
-    if per in SUPPORTED_PER:
-        return
-    if per in LATER_PER:
+    if per not in SUPPORTED_PER:
         raise ConfigError(
-            f"`per` is {per!r}, which is not supported yet: {supported}. Use one of these."
+            f"`per` is {per!r}{did_you_mean(per, SUPPORTED_PER)}: a budget is per "
+            f"{quoted(SUPPORTED_PER)}."
         )
-    raise ConfigError(f"`per` is {per!r}{did_you_mean(per, SUPPORTED_PER)}: {supported}.")

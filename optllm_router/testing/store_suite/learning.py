@@ -71,6 +71,17 @@ class Learning:
 
         assert [(retried.id, 2), (abandoned.id, 30)] == [(r.decision_id, r.cost_nusd) for r in rows]
 
+    def test_an_answer_whose_reader_left_does_not_say_how_long_answers_are(
+        self, store: Store
+    ) -> None:
+        left, counted = a_decision(1), a_decision(2)
+        store.record(left, [an_attempt(left, status="abandoned", estimated=True)])
+        store.record(counted, [an_attempt(counted, estimated=True)])
+
+        rows = store.training_rows()
+
+        assert [None, 20] == [row.completion_tokens for row in rows]
+
     def test_training_rows_of_one_candidate_are_its_graded_answers(self, store: Store) -> None:
         graded, of_another = record(store, 1), record(store, 3, served="large")
         record(store, 2)

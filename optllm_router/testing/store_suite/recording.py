@@ -210,6 +210,16 @@ class Recording:
         assert (settled,) == store.decision(decision.id).attempts
         assert "small" == store.decision(decision.id).decision.served
 
+    def test_settling_may_say_what_went_otherwise_than_planned(self, store: Store) -> None:
+        decision = a_decision(served=None, propensity=1.0)
+        opened = an_attempt(decision, status="open", response_id=None)
+        store.record(decision, [opened])
+
+        store.settle(replace(opened, status="ok"), served="large", reason="small failed")
+
+        found = store.decision(decision.id).decision
+        assert ("large", "small failed", None) == (found.served, found.reason, found.propensity)
+
     def test_settling_an_unknown_attempt_names_its_decision(self, store: Store) -> None:
         with pytest.raises(UnknownDecisionError) as caught:
             store.settle(an_attempt(a_decision()), served="small")

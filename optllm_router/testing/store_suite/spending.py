@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from optllm_router.errors import ConfigError, UnknownDecisionError
+from optllm_router.errors import BatchBusyError, ConfigError, UnknownDecisionError
 from optllm_router.records import Attempt, BudgetLine, Decision
-from optllm_router.store.base import Store
+from optllm_router.store.base import BatchItem, Store
 from optllm_router.store.shares import (
     BudgetStatus,
     ClaimedBudget,
@@ -113,6 +113,27 @@ class Spending:
         settle(store, call, 50)
 
         assert (45, 0, 0, 1) == money(store.budgets()[0])
+
+    def test_a_reserve_claims_a_batchs_item_or_nothing(self, store: Store) -> None:
+        claimed = store.register("w1", [a_line()], lease_s=LEASE_S)
+        store.hold_batch("night", owner="a", request_keys=bytes(32))
+        calls = [a_call(n, batch_id="night", created_at=datetime.now(UTC)) for n in (1, 2, 3)]
+        mine, stolen, dear = (
+            BatchItem(batch_id="night", item=n, decision_id=call[0].id, status="open", owner=owner)
+            for n, (call, owner) in enumerate(zip(calls, "aba", strict=True))
+        )
+        wanted = Reserve(
+            worker="w1", budgets=claimed, amount_nusd=60, forecast_nusd=1, lease_s=LEASE_S
+        )
+
+        store.reserve(*calls[0], wanted, item=mine)
+        with pytest.raises(BatchBusyError):
+            store.reserve(*calls[1], replace(wanted, amount_nusd=1), item=stolen)
+        assert "wait" == store.reserve(*calls[2], wanted, item=dear).verdict
+
+        assert [mine.decision_id] == [item.decision_id for item in store.batch_items("night")]
+        assert [mine.decision_id] == [one.decision.id for one in store.decisions()]
+        assert (0, 60, 0, 0) == money(store.budgets()[0])
 
     def test_what_does_not_fit_waits_or_is_refused_and_leaves_nothing(self, store: Store) -> None:
         claimed = store.register("w1", [a_line()], lease_s=LEASE_S)
@@ -442,6 +463,30 @@ class Spending:
         store.retire("w1")
 
         assert ((), 100) == (store.budgets()[0].claims_nusd, store.budgets()[0].line.limit_nusd)
+
+    def test_a_late_answer_of_a_batch_that_was_taken_over_costs_in_the_log_what_it_cost(
+        self, store: Store
+    ) -> None:
+        claimed = store.register("w1", [a_line()], lease_s=LEASE_S)
+        call = a_call(batch_id="night")
+        item = BatchItem(batch_id="night", item=0, decision_id=call[0].id, status="open", owner="a")
+        store.hold_batch("night", owner="a", request_keys=bytes(16))
+        wanted = Reserve(
+            worker="w1", budgets=claimed, amount_nusd=60, forecast_nusd=30, lease_s=LEASE_S
+        )
+        store.reserve(*call, wanted, item=item)
+        store.release_batch("night", owner="a")
+        store.hold_batch("night", owner="b", request_keys=bytes(16))
+        (lost,) = store.decision(call[0].id).attempts
+        assert ("abandoned", "LeaseExpired") == (lost.status, lost.error_class)
+
+        settle(store, call, 45)
+
+        assert (45, 0, 0, 1) == money(store.budgets()[0])
+        (attempt,) = store.decision(call[0].id).attempts
+        assert ("ok", 45, None) == (attempt.status, attempt.cost_nusd, attempt.error_class)
+        settle(store, call, 50)
+        assert (45, 0, 0, 1) == money(store.budgets()[0])
 
     def test_a_forgotten_call_is_settled_all_the_same(self, store: Store) -> None:
         claimed = store.register("w1", [a_line()], lease_s=LEASE_S)
