@@ -38,7 +38,8 @@ ALLOWED = {
     # Clean-ups: raised again once what has to be written or released is.
     "dispatch/admission.py:Admission.prepared": "what may be reserved for it is given back first",
     "dispatch/attempts.py:Attempts.run": "the failed attempt is booked first, and judged",
-    "dispatch/calls.py:_Call.converse": "the failed call is logged first",
+    "dispatch/calls.py:_Call.converse": "an attempt that is cut off is booked first",
+    "dispatch/calls.py:_Call._held": "the failed call is logged first",
     "dispatch/watch.py:_on_a_thread": "an errand that is waited for no more is told so",
     "dispatch/calls.py:_Call._streaming": "a stream that never reached its caller is settled first",
     "dispatch/streams.py:RoutedStream.__next__": "a stream that fails is settled first",

@@ -133,11 +133,13 @@ def _reconcile(
     return ended.returncode, json.loads(ended.stdout)
 
 
-def report(found: Comparison, wrong: Sequence[str]) -> None:
+def report(found: Comparison, made: Sequence[Made], wrong: Sequence[str]) -> None:
     """Print the table, what became of calls and requests, the accounts, and what is wrong."""
     print(table(found))
+    calls = Counter(one.end for one in made)
+    print("\ncalls:", ", ".join(f"{n} {how or 'probed'}" for how, n in calls.most_common()))
     went = Counter(bill.went for _, bill in found.pairs if bill is not None)
-    print("\nrequests:", ", ".join(f"{n} {how}" for how, n in went.most_common()))
+    print("requests:", ", ".join(f"{n} {how}" for how, n in went.most_common()))
     ends = Counter(row.status for row, _ in found.pairs if row is not None)
     print("attempts:", ", ".join(f"{n} {how}" for how, n in ends.most_common()))
     print(f"flagged, but never seen by the provider: {found.n_never_arrived}")
@@ -167,7 +169,7 @@ def main() -> int:
         bill, made = read_bill(folder / "bill.jsonl"), read_made(folder)
         found = compare(store, bill, made, within=given.within)
         wrong = [*found.wrong, *check_reconciling(found, store, folder, within=given.within)]
-        report(found, wrong)
+        report(found, made, wrong)
     return 1 if wrong else 0
 
 

@@ -26,6 +26,7 @@ from optllm_router import (
     Cheapest,
     MostAccurate,
     Router,
+    StoreError,
     WillingnessToPay,
 )
 
@@ -33,6 +34,7 @@ N_THREADS, N_TASKS = 8, 16
 N_FIRST = 16  # queries of the first probe: it takes 50 labels to fit
 POLICIES = (None, Cheapest(), MostAccurate(), WillingnessToPay(1e-4), Budget(usd=1.0))
 DEAD = {"model": "openai/nobody", "api_base": "http://127.0.0.1:9/v1", "api_key": "sk-test"}
+FAILURES = (BudgetExceededError, StoreError, openai.OpenAIError)
 LIMITS = {"timeout": "20s", "attempt_timeout": "4s"}
 _NOUNS = (
     "rivers bridges letters gardens markets engines stories maps clocks mountains harbours songs "
@@ -132,7 +134,7 @@ def _prompt(dice: random.Random, key: str) -> str:
 def _made_sync(router: Router, call: Call) -> Made:
     try:
         end = SYNC[call.kind][1](router, call)
-    except (BudgetExceededError, openai.OpenAIError) as error:
+    except FAILURES as error:
         return _failed(call, error)
     return Made(call.key, call.kind, end, is_left=end == "left")
 
@@ -141,7 +143,7 @@ async def _made_async(router: Router, call: Call, turn: asyncio.Semaphore) -> Ma
     async with turn:
         try:
             end = await ASYNC[call.kind][1](router, call)
-        except (BudgetExceededError, openai.OpenAIError) as error:
+        except FAILURES as error:
             return _failed(call, error)
     return Made(call.key, call.kind, end, is_left=end == "left")
 

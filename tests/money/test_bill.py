@@ -13,7 +13,7 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("check_bill.py")
 N_CALLS = 300
-WITHIN = "0.5"  # of some fifty estimates, each of which may be off by half
+WITHIN = "1"  # of some seventy estimates, made before much is learned: the long run holds a tenth
 
 pytestmark = pytest.mark.slow
 
