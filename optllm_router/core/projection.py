@@ -63,7 +63,7 @@ class Projection:
     def times(self, texts: Sequence[SparseText], *tables: NDArray[np.float32]) -> list[Floats]:
         """Multiply texts, weighted and of unit length, with tables of shape (N_FEATURES, n)."""
         if len(texts) == 1:
-            return [self._one_times(texts[0], table)[None, :] for table in tables]
+            return self._one_times(texts[0], tables)
         products = [np.empty((len(texts), table.shape[1])) for table in tables]
         for start in range(0, len(texts), _SLAB):
             slab = _weighted(feature_matrix(texts[start : start + _SLAB]), self.idf).tocsc()
@@ -71,11 +71,12 @@ class Projection:
                 product[start : start + _SLAB] = slab @ table
         return products
 
-    def _one_times(self, text: SparseText, table: NDArray[np.float32]) -> Floats:
-        weighted = text.values * self.idf.take(text.indices)
-        product: Floats = (weighted @ table.take(text.indices, axis=0)).astype(np.float64)
-        length = math.sqrt(weighted @ weighted)
-        return product / length if length > 0 else product
+    def _one_times(self, text: SparseText, tables: Sequence[NDArray[np.float32]]) -> list[Floats]:
+        buckets = text.indices.astype(np.intp)
+        weighted = text.values * self.idf.take(buckets)
+        length = math.sqrt(weighted @ weighted) or 1.0
+        products = [weighted @ table.take(buckets, axis=0) for table in tables]
+        return [product.astype(np.float64)[None, :] / length for product in products]
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return plain arrays; buckets that no training text used are left out."""

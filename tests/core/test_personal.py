@@ -409,6 +409,18 @@ def test_a_column_that_joined_neither_holds_the_others_back_nor_leaves_0_to_1():
     assert near([[0.795, 0.995, 1.0], [0.205, 0.005, 0.0]], personal.prob(estimates, estimates))
 
 
+@settings(max_examples=50, deadline=None)
+@given(tables, shares, slopes)
+def test_probabilities_straight_from_estimates_are_those_of_the_shrunk_ones(drawn, new, slope):
+    estimates, scores = drawn
+    personal = Personal(column_scores(estimates, scores), new, 1.0 - new, slope)
+    met = np.arange(len(estimates))[:, None] % 2 == 0
+
+    assert near(
+        personal.prob(personal.of(estimates, met), estimates), personal.prob_of(estimates, met)
+    )
+
+
 def test_probabilities_of_no_queries_are_none():
     assert (0, 2) == Personal(np.array([0.5, 0.5])).prob(np.zeros((0, 2)), np.zeros((0, 2))).shape
 

@@ -26,6 +26,7 @@ MAX_FIT_TEXTS = 2_500
 NOISE = 1e-6
 """Mean squared length around the mean up to which unit vectors differ by their rounding only."""
 
+_TINY = np.finfo(np.float64).tiny  # shorter than anything that is projected
 _HALF = 0.5**0.5  # the factor that halves squared distances
 _OVERSAMPLE = 10  # directions that are iterated beside the wanted ones
 _N_ITERATIONS = 3
@@ -93,14 +94,15 @@ def joint_places(components: Floats, dense: Floats, tasks: Floats) -> Floats:
     that of `tasks`; where there are no embeddings at all (n = 0), the text's alone.
     """
     if not dense.shape[1]:
-        return np.hstack([_directions(components), tasks])
-    return np.hstack([_HALF * _directions(components), _HALF * _directions(dense), tasks])
+        return np.concatenate([_directions(components), tasks], axis=1)
+    parts = [_HALF * _directions(components), _HALF * _directions(dense), tasks]
+    return np.concatenate(parts, axis=1)
 
 
 def _directions(components: Floats) -> Floats:
     """Scale rows to unit length; rows of zeros stay."""
     length = np.sqrt(np.einsum("ij,ij->i", components, components))[:, None]
-    return np.asarray(components / np.where(length > 0.0, length, 1.0))
+    return np.asarray(components / np.maximum(length, _TINY))
 
 
 def _stacked(

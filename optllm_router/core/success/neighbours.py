@@ -65,7 +65,7 @@ class Neighbours:
         found, met = np.empty_like(prior), np.empty(len(places), dtype=np.bool_)
         for rows in slabs(len(places)):
             nearness = self.nearness(places[rows])
-            met[rows] = nearness.max(axis=1) > AT_A_LANDMARK
+            met[rows] = np.maximum.reduce(nearness, axis=1) > AT_A_LANDMARK
             sums = np.asarray(nearness @ self.labels[:2], dtype=np.float64)
             found[rows] = drawn(prior[rows], sums, self.strength)
             if std is not None:

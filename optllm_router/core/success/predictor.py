@@ -245,9 +245,8 @@ class SuccessPredictor:
         seen = self.by_fitted(texts, checked_tasks(tasks, len(texts)), shapes, spread=spread)
         if self._newcomers:
             seen = with_newcomers(seen, self._newcomers, self.lenders())
-        prob = self._personal.prob(self._personal.of(seen.prob, seen.met), seen.prob)
-        unknown = np.full(prob.shape, np.nan)
-        std = unknown if seen.std is None else np.minimum(seen.std, MOST_SPREAD)
+        prob = self._personal.prob_of(seen.prob, seen.met)
+        std = prob + np.nan if seen.std is None else np.minimum(seen.std, MOST_SPREAD)
         return self._masked(SuccessEstimate(prob, std))
 
     def by_fitted(
@@ -338,9 +337,9 @@ class SuccessPredictor:
         return joint_places(components, rest[:, n_tasks + N_SHAPES :], rest[:, :n_tasks])
 
     def _masked(self, estimate: SuccessEstimate) -> SuccessEstimate:
-        unlabelled = self.n_labels_ == 0
-        for values in (estimate.prob, estimate.std):
-            values[:, unlabelled] = np.nan
+        if np.count_nonzero(self.n_labels_) < self.n_columns:
+            for values in (estimate.prob, estimate.std):
+                values[:, self.n_labels_ == 0] = np.nan
         return estimate
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
