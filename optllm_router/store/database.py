@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.pool import Pool, StaticPool
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, StaticPool
 
 from optllm_router.errors import StoreError
 from optllm_router.store.faults import shown, translated
@@ -34,6 +34,7 @@ Clock: TypeAlias = Callable[[], datetime]
 _MAX_IN_LINE = 3  # times the deadline
 _LEAST_PATIENCE_S = 0.05
 _CLOSING_S = 1.0
+_TRUSTED_S = 1.0  # so long a server's connection that was in use is taken to be good
 # SQLite's 1,000 make one request in a hundred wait for a checkpoint (it writes ten pages), and
 # write the same index pages again each time; 16 MB of write-ahead log instead of 4.
 _CHECKPOINT_PAGES = 4_000
@@ -303,11 +304,9 @@ def _is_memory(url: URL) -> bool:
 
 def _engine(url: URL, *, in_memory: bool, durability: Durability) -> Engine:
     options: dict[str, Any] = {"hide_parameters": True}
-    if url.get_backend_name() != "sqlite":
-        options["pool_pre_ping"] = True  # a server may have been restarted since the last call
-    elif in_memory:
+    if in_memory:
         options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
-    else:
+    elif url.get_backend_name() == "sqlite":
         options |= {"max_overflow": 59, "connect_args": {"timeout": BUSY_TIMEOUT_S}}
     try:
         engine = create_engine(url, **options)
@@ -318,7 +317,27 @@ def _engine(url: URL, *, in_memory: bool, durability: Durability) -> Engine:
         ) from error
     if url.get_backend_name() == "sqlite":
         _tune_sqlite(engine, durability)
+    else:
+        _ping_idle_connections(engine)
     return engine
+
+
+def _ping_idle_connections(engine: Engine) -> None:
+    """Ask whether the server is there (it may have been restarted), but not for every call."""
+
+    def checkin(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    def checkout(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if time.monotonic() - record.info.get("used_at", math.inf) <= _TRUSTED_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
+
+    event.listen(engine, "checkin", checkin)
+    event.listen(engine, "checkout", checkout)
 
 
 def _tune_sqlite(engine: Engine, durability: Durability) -> None:

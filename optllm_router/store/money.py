@@ -129,7 +129,9 @@ class Books:
         with self._together(cursor):
             writes.insert_entries(cursor, self._log, [(decision, [attempt])])
             self._run(cursor, self._money.reservation, _reservation(attempt, wanted, now, places))
-        self._hold(cursor, wanted, now, places)
+            held = self._hold(cursor, wanted, now, places)
+        if held.rowcount != len(places):
+            raise TakenError
         return Reply("reserved")
 
     def settle(self, cursor: Cursor, attempt: Attempt, served: ServedRow) -> list[str]:
@@ -142,8 +144,7 @@ class Books:
         if row is None:
             writes.settle(cursor, self._log, attempt, served)
             return []
-        if not writes.complete(cursor, self._log, attempt, served):  # or it was forgotten
-            writes.complete_late(cursor, self._log, attempt, served)
+        writes.complete_reserved(cursor, self._log, attempt, served)
         amount, holds = row
         cost = amount if attempt.cost_nusd is None else attempt.cost_nusd
         is_call = cost > 0 or attempt.status in _ANSWERED
@@ -233,7 +234,8 @@ class Books:
 
     def _hold(
         self, cursor: Cursor, wanted: Reserve, now: datetime, places: Sequence[_Place]
-    ) -> None:
+    ) -> Cursor:
+        """Reserve in all accounts; the cursor returned has the number of those where it fits."""
         rolling = [place.budget for place in places if place.budget.line.rolling]
         if rolling and not self._database.is_sqlite:
             for budget in rolling:
@@ -243,10 +245,9 @@ class Books:
             if most_binding((place.standing for place in places), wanted.amount_nusd) is not None:
                 raise TakenError
         hold = self._money.hold
-        rows = [hold.bind(place.hold(wanted.amount_nusd)) for place in places]
-        cursor.executemany(hold.sql, rows)
-        if cursor.rowcount != len(rows):
-            raise TakenError
+        held = cursor.connection.cursor()  # of its own, as others' rows would be counted too
+        held.executemany(hold.sql, [hold.bind(place.hold(wanted.amount_nusd)) for place in places])
+        return held
 
     def _book(self, cursor: Cursor, ended: Iterable[_Ended]) -> list[str]:
         """Take ended reservations out of their accounts, and what they cost in."""

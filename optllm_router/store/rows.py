@@ -87,8 +87,8 @@ class Statements:
         self.decision = Prepared(insert_new(dialect, tables.decisions), dialect)
         self.tag = Prepared(insert_new(dialect, tables.decision_tags), dialect)
         self.attempt = Prepared(insert_new(dialect, tables.attempts), dialect)
-        self.settle = Prepared(_settle(_status() == literal_column("'open'")), dialect)
-        self.settle_late = Prepared(_settle(_is_lost()), dialect)
+        self.settle = Prepared(_settle(_is_open()), dialect)
+        self.settle_reserved = Prepared(_settle(_is_open() | _is_lost()), dialect)
         self.outcome = Prepared(_replace_outcome(dialect), dialect)
         self.served = Prepared(_serve(), dialect)
         self.explained = Prepared(_explain(), dialect)
@@ -180,14 +180,15 @@ def _settle(state: ColumnElement[bool]) -> ClauseElement:
     )
 
 
-def _status() -> ColumnElement[str]:
-    return tables.attempts.c.status
+def _is_open() -> ColumnElement[bool]:
+    return tables.attempts.c.status == literal_column("'open'")
 
 
 def _is_lost() -> ColumnElement[bool]:
     """Whether an attempt was settled at its forecast, since nobody was thought to wait for it."""
-    is_expired = tables.attempts.c.error_class == literal_column("'LeaseExpired'")
-    return (_status() == literal_column("'abandoned'")) & is_expired
+    row = tables.attempts.c
+    is_expired = row.error_class == literal_column("'LeaseExpired'")
+    return (row.status == literal_column("'abandoned'")) & is_expired
 
 
 def _serve() -> ClauseElement:

@@ -65,34 +65,24 @@ def settle(cursor: Cursor, statements: Statements, attempt: Attempt, served: Ser
 
     Raises: UnknownDecisionError when there is no such attempt.
     """
-    if complete(cursor, statements, attempt, served):
+    cursor.execute(statements.settle.sql, statements.settle.bind(attempt))
+    if cursor.rowcount:
+        _serve(cursor, statements, served)
         return
     cursor.execute(statements.find_attempt.sql, statements.find_attempt.bind(attempt))
     if cursor.fetchone() is None:
         raise UnknownDecisionError(attempt.decision_id)
 
 
-def complete(cursor: Cursor, statements: Statements, attempt: Attempt, served: ServedRow) -> bool:
-    """Complete an open attempt and say who answered; return whether there was one."""
-    return _completed(cursor, statements, statements.settle, attempt, served)
-
-
-def complete_late(
+def complete_reserved(
     cursor: Cursor, statements: Statements, attempt: Attempt, served: ServedRow
-) -> bool:
-    """Do what `complete` does with one that counted as lost, but whose money is reserved still."""
-    return _completed(cursor, statements, statements.settle_late, attempt, served)
+) -> None:
+    """Complete an attempt whose money is reserved still, so that nobody completed it before.
 
-
-def _completed(
-    cursor: Cursor, statements: Statements, settle: Prepared, attempt: Attempt, served: ServedRow
-) -> bool:
-    cursor.execute(settle.sql, settle.bind(attempt))
-    if not cursor.rowcount:
-        return False
-    statement = statements.served if served.reason is None else statements.explained
-    cursor.execute(statement.sql, statement.bind(served))
-    return True
+    One that counts as lost meanwhile is completed, too; one that was forgotten stays so.
+    """
+    cursor.execute(statements.settle_reserved.sql, statements.settle_reserved.bind(attempt))
+    _serve(cursor, statements, served)
 
 
 def write_outcomes(
@@ -218,6 +208,11 @@ def _run(cursor: Cursor, statement: Prepared, records: Iterable[object]) -> None
         cursor.execute(statement.sql, parameters[0])
     elif parameters:
         cursor.executemany(statement.sql, parameters)
+
+
+def _serve(cursor: Cursor, statements: Statements, served: ServedRow) -> None:
+    statement = statements.served if served.reason is None else statements.explained
+    cursor.execute(statement.sql, statement.bind(served))
 
 
 def _distinct_texts(entries: Sequence[Entry]) -> list[Decision]:

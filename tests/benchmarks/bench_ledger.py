@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy import Engine, create_engine, event, make_url, text
 
 from optllm_router.ledger import Ledger
 from optllm_router.records import Attempt, BudgetLine, Decision
@@ -28,6 +29,7 @@ from optllm_router.store.ids import new_id
 from optllm_router.store.sql import SqlStore, open_store
 
 N = 1_500
+TURN = 50
 LIMIT = 10**15
 WORST, COST = 1_000_000, 400_000
 NESTED = (
@@ -115,10 +117,19 @@ class Recorder:
 
 
 class _Noting:
-    """A cursor that writes down what it is asked to run."""
+    """A cursor that writes down what it and its connection's other cursors are asked to run."""
 
     def __init__(self, cursor: Any, ran: list[tuple[str, Any]]) -> None:
         self._cursor, self._ran = cursor, ran
+
+    @property
+    def connection(self) -> Any:
+        """The connection, as far as the store uses it: more cursors, and pipelines."""
+        plain = self._cursor.connection
+        return SimpleNamespace(
+            cursor=lambda: _Noting(plain.cursor(), self._ran),
+            pipeline=getattr(plain, "pipeline", None),
+        )
 
     def execute(self, sql: str, parameters: Any = ()) -> Any:
         self._ran.append((sql, parameters))
@@ -137,7 +148,8 @@ def bench_bare(url: str, lines: tuple[BudgetLine, ...], n: int = N) -> tuple[flo
 
     Every pair is made anew, its statements noted from a first store; a second database runs the
     same statements with the same parameters through `exec_driver_sql`, one transaction each. The
-    two take turns, so that a busy machine slows both.
+    two take turns of some pairs, so that a busy machine slows both. (With turns of one pair each
+    would find the processor's caches full of the other's code, and be up to a fifth slower.)
     """
     store, twin = open_store(url), open_store(_twin(url))
     ledger, other = Ledger(store, lines), Ledger(twin, lines)
@@ -146,20 +158,10 @@ def bench_bare(url: str, lines: tuple[BudgetLine, ...], n: int = N) -> tuple[flo
     _as_the_store(engine)
     noted = Recorder(store)
     ours, bare = [], []
-    for _ in range(n):
-        ours.append(pair(store, ledger))
-        transactions = noted.pair(ledger)
-        swapped = [
-            [(sql, _swap(p, ledger.worker, other_worker)) for sql, p in ran] for ran in transactions
-        ]
-        start = time.perf_counter()
-        for ran in swapped:
-            with engine.begin() as connection:
-                for sql, parameters in ran:
-                    result = connection.exec_driver_sql(sql, parameters)
-                    if result.returns_rows:
-                        result.fetchall()
-        bare.append(time.perf_counter() - start)
+    for _ in range(n // TURN):
+        ours += [pair(store, ledger) for _ in range(TURN)]
+        ran = [noted.pair(ledger) for _ in range(TURN)]
+        bare += [replay(engine, _swap(one, ledger.worker, other_worker)) for one in ran]
     engine.dispose()
     for one in (ledger, other):
         one.close()
@@ -168,13 +170,25 @@ def bench_bare(url: str, lines: tuple[BudgetLine, ...], n: int = N) -> tuple[flo
     return 1 / statistics.mean(ours), 1 / statistics.mean(bare)
 
 
-def _swap(parameters: Any, worker: str, other: str) -> Any:
-    """Return the parameters with the twin's worker in the place of ours."""
-    if isinstance(parameters, list):
-        return [_swap(row, worker, other) for row in parameters]
-    if isinstance(parameters, dict):
-        return {name: other if value == worker else value for name, value in parameters.items()}
-    return tuple(other if value == worker else value for value in parameters)
+def replay(engine: Engine, transactions: list[list[tuple[str, Any]]]) -> float:
+    """Run the transactions of one pair; return the seconds that it took."""
+    start = time.perf_counter()
+    for ran in transactions:
+        with engine.begin() as connection:
+            for sql, parameters in ran:
+                result = connection.exec_driver_sql(sql, parameters)
+                if result.returns_rows:
+                    result.fetchall()
+    return time.perf_counter() - start
+
+
+def _swap(found: Any, worker: str, other: str) -> Any:
+    """Return statements and parameters with the twin's worker in the place of ours."""
+    if isinstance(found, list | tuple):
+        return type(found)(_swap(one, worker, other) for one in found)
+    if isinstance(found, dict):
+        return {name: _swap(one, worker, other) for name, one in found.items()}
+    return other if found == worker else found
 
 
 def _twin(url: str) -> str:

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from optllm_router.errors import SchemaVersionError
-from optllm_router.store import schema
+from optllm_router.errors import SchemaVersionError, StoreError
+from optllm_router.store import database, schema
 from optllm_router.store.sql import open_store
 from optllm_router.testing.store_suite import StoreSuite, a_decision, an_attempt
 
@@ -54,4 +54,42 @@ def test_keys_of_windows_sort_by_their_bytes_in_any_language(postgres_url):
 
     with store._database.reading() as connection:
         assert "C" == connection.exec_driver_sql(query).scalar_one()
+    store.close()
+
+
+def lose_connections(store) -> None:
+    """Have the server end all connections of a store but the one that asks for it."""
+    query = (
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    other = database.Database(store.url)
+    with other.reading() as connection:
+        connection.exec_driver_sql(query)
+    other.close()
+
+
+def test_an_idle_connection_that_the_server_ended_is_replaced(postgres_url, monkeypatch):
+    monkeypatch.setattr(database, "_TRUSTED_S", 0.0)
+    store = open_store(postgres_url)
+    lose_connections(store)
+
+    store.record(a_decision(), [])
+
+    assert 1 == len(store.decisions())
+    store.close()
+
+
+def test_a_busy_connection_that_the_server_ended_fails_one_write_and_is_replaced(
+    postgres_url, monkeypatch
+):
+    monkeypatch.setattr(database, "_TRUSTED_S", 600.0)
+    store = open_store(postgres_url)
+    lose_connections(store)
+
+    with pytest.raises(StoreError):
+        store.record(a_decision(), [])
+    store.record(a_decision(), [])
+
+    assert 1 == len(store.decisions())
     store.close()
