@@ -73,7 +73,7 @@ class AmountForecast:
 
     def predict(self, prompt_tokens: Floats, tasks: Sequence[str]) -> Floats:
         """Forecast amounts, shape (n_queries, n_columns); a never observed column is NaN."""
-        levels = self._levels[self.task_numbers(tasks)]
+        levels = self._levels.take(self.task_numbers(tasks), axis=0)
         centred = np.asarray(prompt_tokens, dtype=np.float64) - self.mean_tokens
         return np.maximum(levels + centred[:, None] * self.slope, self.floor)
 
@@ -189,6 +189,8 @@ def filled_output(output_tokens: Floats) -> Floats:
     The mean of the query's other candidates stands in, 256 tokens where nothing is known.
     """
     known = ~np.isnan(output_tokens)
+    if known.all():
+        return output_tokens
     n_known = known.sum(axis=1)
     total = np.where(known, output_tokens, 0.0).sum(axis=1)
     stand_in = np.where(n_known > 0, total / np.maximum(n_known, 1), DEFAULT_OUTPUT_TOKENS)

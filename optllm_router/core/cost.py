@@ -73,13 +73,22 @@ def worst_case_nusd(candidate: Candidate, query: Query) -> int | None:
 
     See `Tariff.worst_nusd`.
     """
-    tariff = Tariff(candidate)
-    return tariff.worst_nusd(query, tariff.output_limit(query))
+    prompt, limit = longest_prompt(query), output_limit(candidate, query)
+    return Tariff(candidate).worst_nusd(query, prompt, limit)
 
 
 def output_limit(candidate: Candidate, query: Query) -> int:
-    """Return how many output tokens one choice may have; see `Tariff.output_limit`."""
-    return Tariff(candidate).output_limit(query)
+    """Return how many output tokens one choice may have.
+
+    The caller's limit; else the candidate's and what thinking may take, as far as the context
+    window has room beside the prompt.
+    """
+    limit, can = query.max_output_tokens, candidate.capabilities
+    if limit is None:
+        limit = candidate.max_output_tokens + query.n_thinking_tokens
+        if can.context_window is not None:
+            limit = max(min(limit, can.context_window - with_margin(query.n_prompt_tokens)), 1)
+    return limit if can.max_output_tokens is None else min(limit, can.max_output_tokens)
 
 
 def n_retries(arguments: Mapping[str, Any]) -> int:
@@ -99,42 +108,30 @@ def with_margin(n_prompt_tokens: int) -> int:
     return math.ceil(n_prompt_tokens * PROMPT_MARGIN)
 
 
-class Tariff:
-    """What bounds a candidate's calls, worked out once: its limits, retries and dearest rates."""
+def longest_prompt(query: Query) -> int:
+    """Return the most tokens that a provider may count in a prompt."""
+    return with_margin(query.n_prompt_tokens) + PROMPT_MARGIN_TOKENS
 
-    __slots__ = ("_ceiling", "_fixed_nusd", "_n_retries", "_own_limit", "_rates", "window")
+
+class Tariff:
+    """What a candidate's calls cost at worst, worked out once: its retries and dearest rates."""
+
+    __slots__ = ("_fixed_nusd", "_n_retries", "_rates")
 
     def __init__(self, candidate: Candidate) -> None:
-        self.window = candidate.capabilities.context_window
-        self._ceiling = candidate.capabilities.max_output_tokens
-        self._own_limit = candidate.max_output_tokens
         self._n_retries = n_retries(candidate.arguments)
         self._fixed_nusd = candidate.worst_case_nusd
         self._rates = () if candidate.price is None else _worst_rates(candidate.price)
 
-    def output_limit(self, query: Query) -> int:
-        """Return how many output tokens one choice may have.
-
-        The caller's limit; else the candidate's and what thinking may take, as far as the context
-        window has room beside the prompt.
-        """
-        limit = query.max_output_tokens
-        if limit is None:
-            limit = self._own_limit + query.n_thinking_tokens
-            if self.window is not None:
-                limit = max(min(limit, self.window - with_margin(query.n_prompt_tokens)), 1)
-        return limit if self._ceiling is None else min(limit, self._ceiling)
-
-    def worst_nusd(self, query: Query, output_limit: int) -> int | None:
+    def worst_nusd(self, query: Query, prompt: int, output_limit: int) -> int | None:
         """Return the most that a call can cost; None when the token price is unknown.
 
-        The prompt with a margin for foreign tokenizers, all of it at the dearest rate that a prompt
-        of that size can meet, plus every choice at the output limit; all of it once per try that
-        the caller's and the candidate's retries allow.
+        The prompt with a margin for foreign tokenizers (`prompt` tokens, its `longest_prompt`), all
+        of it at the dearest rate that a prompt of that size can meet, plus every choice at the
+        output limit; all of it once per try that the caller's and the candidate's retries allow.
         """
         if self._fixed_nusd is not None:
             return self._fixed_nusd
-        prompt = with_margin(query.n_prompt_tokens) + PROMPT_MARGIN_TOKENS
         output = output_limit * max(query.n_choices, 1)
         tries = 1 + max(query.n_retries, self._n_retries)
         for above_tokens, per_input, per_output, divisor in self._rates:
@@ -205,12 +202,16 @@ def _dearest_rates(price: TokenPrice, n_tiers: int) -> tuple[Decimal, Decimal]:
 
 
 class Rates:
-    """The rates of some candidates as arrays, worked out once, to forecast costs with."""
+    """The rates of some candidates as arrays, worked out once, to forecast costs with.
+
+    `has_bills` says whether any candidate has no token price, so that its bill itself is forecast.
+    """
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
         rates = np.array([_flat_rates(candidate) for candidate in candidates]).reshape(-1, 3)
         self._input, self._output, self._most_usd = rates.T
         self._is_billed = np.isnan(self._input)
+        self.has_bills = bool(self._is_billed.any())
         prices = [(j, candidate.price) for j, candidate in enumerate(candidates)]
         self._tiered = [(j, price) for j, price in prices if price is not None and price.tiers]
 
@@ -225,9 +226,9 @@ class Rates:
                 at most their worst case; NaN stays NaN: such a candidate cannot be planned with.
             prompt_tokens: (n_queries,).
         """
-        by_tokens = (prompt_tokens[:, None] * self._input + output_tokens * self._output) / 1e6
-        billed = np.minimum(billed_usd, self._most_usd)
-        cost: Floats = np.where(self._is_billed, billed, by_tokens)
+        cost: Floats = (prompt_tokens[:, None] * self._input + output_tokens * self._output) / 1e6
+        if self.has_bills:
+            cost = np.where(self._is_billed, np.minimum(billed_usd, self._most_usd), cost)
         for j, price in self._tiered:
             cost[:, j] = expected_usd(price, prompt_tokens, output_tokens[:, j])
         return cost

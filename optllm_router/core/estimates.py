@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optllm_router.core.amounts import filled_output
-from optllm_router.core.cost import Rates, Tariff, with_margin
+from optllm_router.core.cost import Rates, Tariff, longest_prompt, output_limit, with_margin
 from optllm_router.core.eligibility import reason_against
 from optllm_router.core.features import SparseText, shapes_of
 from optllm_router.core.snapshot import Snapshot
@@ -70,8 +70,9 @@ class Estimator:
         self._columns = tuple(candidate.name for candidate in candidates)
         self._tariffs = [Tariff(candidate) for candidate in candidates]
         self._rates = Rates(candidates)
-        windows = [tariff.window for tariff in self._tariffs if tariff.window is not None]
-        self._least_window = min(windows, default=math.inf)
+        windows = (candidate.capabilities.context_window for candidate in candidates)
+        known = (window for window in windows if window is not None)
+        self._least_window = min(known, default=math.inf)
         self._index = None if snapshot is None else _aligning(snapshot.columns, self._columns)
 
     def estimate(
@@ -141,7 +142,8 @@ class Estimator:
         if self._snapshot is not None:
             tasks = [query.task for query in queries]
             each = self._aligned(self._snapshot.output_tokens.predict(tokens, tasks))
-            billed = self._aligned(self._snapshot.cost_usd.predict(tokens, tasks))
+            if self._rates.has_bills:
+                billed = self._aligned(self._snapshot.cost_usd.predict(tokens, tasks))
         output = _all_choices(filled_output(each), queries, limits)
         return self._rates.forecast_usd(output, billed, tokens)
 
@@ -149,7 +151,7 @@ class Estimator:
         return np.full((len(queries), len(self._columns)), np.nan)
 
     def _limits(self, queries: Sequence[Query]) -> list[list[int]]:
-        return [[tariff.output_limit(query) for tariff in self._tariffs] for query in queries]
+        return [[output_limit(each, query) for each in self._candidates] for query in queries]
 
     def _aligned(self, values: Floats) -> Floats:
         """What the snapshot says of its columns, in the order of the candidates."""
@@ -166,12 +168,13 @@ class Estimator:
         return {name: reason for name, reason in found.items() if reason is not None}
 
     def _worst(self, queries: Sequence[Query], limits: list[list[int]]) -> list[list[int]]:
+        return [self._worst_of(query, row) for query, row in zip(queries, limits, strict=True)]
+
+    def _worst_of(self, query: Query, limits: list[int]) -> list[int]:
+        prompt = longest_prompt(query)
         return [
-            [
-                _bounded(tariff.worst_nusd(query, limit))
-                for tariff, limit in zip(self._tariffs, row, strict=True)
-            ]
-            for query, row in zip(queries, limits, strict=True)
+            _bounded(tariff.worst_nusd(query, prompt, limit))
+            for tariff, limit in zip(self._tariffs, limits, strict=True)
         ]
 
 

@@ -15,6 +15,7 @@ it is not salted.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -43,6 +44,8 @@ _BASE = 0x9E3779B97F4A7C15  # odd, so that powers have inverses modulo 2**64
 _FINISH = 0xD6E8FEB86659FD93
 _MODULUS = 1 << 64
 _MAX_BYTES = 4 * 2 * CLIP_CHARACTERS + 8
+_FOLDING = bytes.maketrans(b"0123456789", b"0" * 10)
+_IN_WORD = bytes(code >= 128 or code in b"0_abcdefghijklmnopqrstuvwxyz" for code in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,9 @@ def hash_text(text: str, *, salt: int = 0) -> SparseText:
 
     Any string is accepted: NUL bytes, emoji, lone surrogates.
     """
-    codes = np.frombuffer(clip_text(text).lower().encode("utf-8", "surrogatepass"), dtype=np.uint8)
-    folded = _folding()[codes]
-    hashes = [*_byte_gram_hashes(folded.astype(np.uint64)), *_word_hashes(folded)]
+    folded = clip_text(text).lower().encode("utf-8", "surrogatepass").translate(_FOLDING)
+    codes = np.frombuffer(folded, dtype=np.uint8).astype(np.uint64)
+    hashes = [*_byte_gram_hashes(codes), *_word_hashes(codes, folded.translate(_IN_WORD))]
     return _bucketed(np.concatenate(hashes), salt)
 
 
@@ -172,9 +175,12 @@ def shapes_of(queries: Sequence[Query] | Sequence[TrainingRow]) -> Floats:
     return shape_features(*rows.T)
 
 
-def _bucketed(hashes: NDArray[np.uint64], salt: int) -> SparseText:
-    """Hash once more into buckets, count, damp and scale; sorting small numbers beats counting."""
-    mixed = hashes ^ np.uint64(salt)
+def _bucketed(mixed: NDArray[np.uint64], salt: int) -> SparseText:
+    """Hash once more, in place, into buckets, count, damp and scale.
+
+    Sorting small numbers beats counting.
+    """
+    mixed ^= np.uint64(salt)
     mixed *= np.uint64(_FINISH)
     mixed ^= mixed >> np.uint64(32)
     mixed *= np.uint64(_FINISH)
@@ -188,8 +194,8 @@ def _bucketed(hashes: NDArray[np.uint64], salt: int) -> SparseText:
     counts[1:] -= ends[:-1]
     counts[:1] += 1
     values = _damping()[counts]
-    values /= np.sqrt(max(float(values @ values), 1.0))
-    return SparseText(buckets[ends], values.astype(np.float32))
+    values /= math.sqrt(max(float(values @ values), 1.0))
+    return SparseText(buckets.take(ends), values.astype(np.float32))
 
 
 def _byte_gram_hashes(codes: NDArray[np.uint64]) -> list[NDArray[np.uint64]]:
@@ -199,40 +205,28 @@ def _byte_gram_hashes(codes: NDArray[np.uint64]) -> list[NDArray[np.uint64]]:
     hashes = []
     rolled = codes
     for length in range(2, longest + 1):
-        rolled = rolled[:-1] * base + codes[length - 1 :]
+        rolled = rolled[:-1] * base
+        rolled += codes[length - 1 :]
         if length >= shortest:
             hashes.append(rolled)
     return hashes
 
 
-def _word_hashes(folded: NDArray[np.uint8]) -> list[NDArray[np.uint64]]:
-    """Hash every word and every pair of neighbouring words."""
-    in_word = np.zeros(folded.size + 2, dtype=np.bool_)
-    in_word[1:-1] = _word_bytes()[folded]
-    edges = np.flatnonzero(in_word[1:] != in_word[:-1])
-    starts, ends = edges[::2], edges[1::2]
+def _word_hashes(codes: NDArray[np.uint64], in_word: bytes) -> list[NDArray[np.uint64]]:
+    """Hash every word and every pair of neighbouring words; `in_word` holds a 1 per word byte."""
+    is_inside = np.frombuffer(b"\0" + in_word + b"\0", dtype=np.bool_)
+    edges = (is_inside[1:] != is_inside[:-1]).nonzero()[0]
+    if not edges.size:
+        return []
     powers, inverses = _powers()
-    prefix = np.zeros(folded.size + 1, dtype=np.uint64)
-    np.cumsum(powers[: folded.size] * (folded + np.uint64(1)), out=prefix[1:])
-    words = (prefix[ends] - prefix[starts]) * inverses[starts] * np.uint64(_FINISH)
-    pairs = words[:-1] * np.uint64(_BASE) + words[1:] + np.uint64(2)
-    return [words + np.uint64(1), pairs]
-
-
-@lru_cache(maxsize=1)
-def _folding() -> NDArray[np.uint8]:
-    table = np.arange(256, dtype=np.uint8)
-    table[ord("0") : ord("9") + 1] = ord("0")
-    return table
-
-
-@lru_cache(maxsize=1)
-def _word_bytes() -> NDArray[np.bool_]:
-    table = np.zeros(256, dtype=np.bool_)
-    table[128:] = True
-    for code in b"0123456789_abcdefghijklmnopqrstuvwxyz":
-        table[code] = True
-    return table
+    terms = np.zeros(codes.size + 1, dtype=np.uint64)  # one more, as the last edge may lie there
+    np.multiply(powers[: codes.size], codes + np.uint64(1), out=terms[:-1])
+    words = np.add.reduceat(terms, edges)[::2]  # every other run is a word
+    words *= inverses[edges[::2]]
+    words *= np.uint64(_FINISH)
+    pairs = words[:-1] * np.uint64(_BASE)
+    pairs += words[1:]
+    return [words + np.uint64(1), pairs + np.uint64(2)]
 
 
 @lru_cache(maxsize=1)

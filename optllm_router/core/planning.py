@@ -10,6 +10,7 @@ With `search="destroy_repair"` a batch's allocation is one that OptLLM's search 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -218,7 +219,7 @@ def decide(
     return Choice(
         column=column,
         reason=reason,
-        dual_price=price if np.isfinite(price) else None,
+        dual_price=price if math.isfinite(price) else None,
         prob=float(prob[column]),
         cost_usd=float(cost[column]),
     )
@@ -246,7 +247,7 @@ def _best(prob: Floats, cost: Floats, allowed: Bools, price: float) -> int:
     """The allowed column of largest prob - price x cost; ties to the cheaper, then the first."""
     probs, costs = prob.tolist(), cost.tolist()  # a few columns: faster without arrays
     columns = [j for j, is_allowed in enumerate(allowed.tolist()) if is_allowed]
-    if np.isinf(price):
+    if math.isinf(price):
         return max(columns, key=lambda j: (-costs[j], probs[j], -j))
     return max(columns, key=lambda j: (probs[j] - price * costs[j], -costs[j], -j))
 

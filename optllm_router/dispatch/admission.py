@@ -36,16 +36,17 @@ class Admission:
     """Lets the attempts of one call out, one after the other; see the module's docstring.
 
     Attributes:
-        this: the attempt that was let out last.
+        this: the attempt that was let out last; unset before the first one.
         trial: the circuit that it tries, None where it was closed.
         awaited: the circuit whose trial it has to wait for, None for none.
         last: why the attempt before failed, or could not be made.
     """
 
+    this: Try
+
     def __init__(
         self, traffic: Traffic, *, outgoing: Outgoing, entries: Entries, books: Books
     ) -> None:
-        self.this = Try(entries.decided.first, number=0)
         self.trial: Breaker | None = None
         self.awaited: Breaker | None = None
         self.last: Exception | None = None

@@ -177,9 +177,7 @@ class Attempts:
         if not self._entries.request.stream:
             answer = self._client.describe(response)
             billed = bill(self._client, leg.offer.candidate, self._entries.request.query, answer)
-            self._bill_of_nothing = self._entries.attempt(
-                this, "error", billed, response_id=answer.response_id
-            )
+            self._bill_of_nothing = self._entries.attempt(this, "error", billed, answer=answer)
         raise self._client.lost_error("empty", leg.offer.candidate, "the answer has no choices")
 
     # -- what is done about a failure -------------------------------------------------------

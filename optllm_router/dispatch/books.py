@@ -204,14 +204,14 @@ class Books:
             self._unwritten.append(attempt)
             return
         self._opened = None
-        ended = self._entries.decision(served=served)
+        reason, propensity = self._entries.reason(served), self._entries.propensity(served)
         self._journal.write(
             lambda store: store.settle(
                 attempt,
                 served=served,
                 item=item,
-                reason=ended.reason,
-                propensity=ended.propensity,
+                reason=reason,
+                propensity=propensity,
             ),
             is_ahead=self._is_ahead,
         )

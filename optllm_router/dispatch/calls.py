@@ -198,8 +198,7 @@ class _Call:
         self.attempts.leave()
         answer = self._read(this, response)
         billed = bill(self.desk.client, this.offer.candidate, self.task.request.query, answer)
-        attempt = self.entries.attempt(this, "ok", billed, response_id=answer.response_id)
-        attempt = replace(attempt, cache_hit=answer.cache_hit)
+        attempt = self.entries.attempt(this, "ok", billed, answer=answer)
         facts, place = self._facts(this, billed.cost_nusd), self.task.place
         item = None if place is None else place.answered(self.desk.client, response, facts)
         self._is_concluding = True
@@ -242,8 +241,7 @@ class _Call:
         client, query, answer = self.desk.client, self.task.request.query, end.answer
         billed = bill(client, this.offer.candidate, query, answer)
         attempt = replace(
-            self.entries.attempt(this, end.status, billed, response_id=answer.response_id),
-            cache_hit=answer.cache_hit,
+            self.entries.attempt(this, end.status, billed, answer=answer),
             **self.entries.error_facts(this, end.error),
         )
         error = end.error

@@ -24,7 +24,7 @@ from optllm_router.core.planning import Choice, LiveAim, decide, live_aim
 from optllm_router.core.policy import Policy, describe
 from optllm_router.core.snapshot import Snapshot
 from optllm_router.dispatch.brought import as_brought
-from optllm_router.dispatch.offers import Offer, forecast_nusd, in_nusd, other_offers
+from optllm_router.dispatch.offers import Forecast, Offer, forecast_nusd, in_nusd, other_offers
 from optllm_router.dispatch.policies import effective_policy
 from optllm_router.dispatch.privacy import Privacy
 from optllm_router.dispatch.requests import AUTO, Request
@@ -42,9 +42,9 @@ class Decided:
     """Who is called for one request, and everything the log says about why.
 
     `candidate` is called; `chosen` is the policy's column (another one in shadow mode).
-    `worst_nusd` is None for a pin of unknown price. `forecast_nusd` is what `candidate` is forecast
-    to cost, `expected_cost_nusd` what was chosen is. `others` finds who is asked where it fails,
-    the best first.
+    `worst_nusd` is None for a pin of unknown price. `forecast` works out what `candidate` is
+    forecast to cost, `expected_cost_nusd` is what the chosen one is. `others` finds who is asked
+    where it fails, the best first.
     """
 
     kind: Kind
@@ -53,7 +53,7 @@ class Decided:
     policy: str
     reason: str
     worst_nusd: int | None
-    forecast_nusd: int | None = None
+    forecast: Forecast = field(compare=False, repr=False)
     features: SparseText | None = None
     dual_price: float | None = None
     expected_accuracy: float | None = None
@@ -69,7 +69,7 @@ class Decided:
         return Offer(
             candidate=self.candidate,
             worst_nusd=self.worst_nusd,
-            expected_cost_nusd=self.forecast_nusd,
+            forecast=self.forecast,
         )
 
 
@@ -179,7 +179,7 @@ class Decider:
             policy=describe(policy),
             reason="shadow",
             worst_nusd=worst,
-            forecast_nusd=self._forecast(state, candidate, request),
+            forecast=partial(self._forecast, state, candidate, request),
         )
         try:
             would = self._routed(state, request, policy, cap)
@@ -194,7 +194,7 @@ class Decider:
             kind="shadow",
             candidate=candidate,
             worst_nusd=worst,
-            forecast_nusd=as_asked.forecast_nusd,
+            forecast=as_asked.forecast,
             reason=f"shadow: {would.reason}",
             propensity=None,
             others=tuple,
@@ -209,7 +209,7 @@ class Decider:
             policy="pin",
             reason=f"pinned: called as asked, {request.requested!r} is not routed",
             worst_nusd=_checked_worst(candidate, request, cap),
-            forecast_nusd=self._forecast(state, candidate, request),
+            forecast=partial(self._forecast, state, candidate, request),
         )
 
     def _forecast(self, state: RouterState, candidate: Candidate, request: Request) -> int | None:
@@ -230,6 +230,7 @@ class Decider:
             policy=describe(state.policy),
             reason="router fault: the default answers",
             worst_nusd=_checked_worst(candidate, request, cap),
+            forecast=lambda: None,
         )
 
     def _asked(self, state: RouterState, name: str, request: Request) -> Candidate:
@@ -296,7 +297,7 @@ def decided(
         policy=policy,
         reason=choice.reason,
         worst_nusd=worst,
-        forecast_nusd=expected,
+        forecast=lambda: expected,
         features=features,
         dual_price=choice.dual_price,
         expected_accuracy=choice.prob,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from optllm_router.completion.base import Answer
 from optllm_router.dispatch.billing import Bill
 from optllm_router.dispatch.deciding import Decided, RouterState
 from optllm_router.dispatch.notes import error_facts
@@ -53,7 +54,12 @@ class Entries:
     notes: list[str] = field(default_factory=list)
 
     def attempt(
-        self, this: Try, status: AttemptStatus, billed: Bill | None, *, response_id: Any = None
+        self,
+        this: Try,
+        status: AttemptStatus,
+        billed: Bill | None = None,
+        *,
+        answer: Answer | None = None,
     ) -> Attempt:
         """An attempt as it stands now; free where nothing is billed."""
         usage = billed.usage if billed is not None else None
@@ -71,19 +77,20 @@ class Entries:
             cost_nusd=0 if billed is None else billed.cost_nusd,
             estimated=billed is not None and billed.estimated,
             streamed=self.request.stream,
-            response_id=response_id,
+            cache_hit=answer is not None and answer.cache_hit,
+            response_id=None if answer is None else answer.response_id,
             price_version=self.state.price_version,
         )
 
     def opened(self, this: Try) -> Attempt:
         """An attempt under way, at its forecast until it is completed."""
-        attempt = self.attempt(this, "open", None)
+        attempt = self.attempt(this, "open")
         return replace(attempt, cost_nusd=_forecast(this.offer), estimated=True)
 
     def failed(self, this: Try, error: BaseException, *, maybe_billed: bool) -> Attempt:
         """A failed attempt: free, unless it may have been billed, then at its forecast."""
         return replace(
-            self.attempt(this, "error", None),
+            self.attempt(this, "error"),
             cost_nusd=_forecast(this.offer) if maybe_billed else 0,
             estimated=maybe_billed,
             **self.error_facts(this, error),
@@ -99,10 +106,7 @@ class Entries:
         )
 
     def decision(self, *, served: str | None) -> Decision:
-        """The decision, with as much of the text as the privacy level keeps.
-
-        Where somebody else served than was chosen, the choice has no propensity.
-        """
+        """The decision, with as much of the text as the privacy level keeps."""
         request, decided, query = self.request, self.decided, self.request.query
         kept = self.state.privacy.keep(query.text, decided.features, request.embedding)
         return Decision(
@@ -120,7 +124,7 @@ class Entries:
             batch_id=self.batch_id,
             predictor_version=decided.predictor_version,
             price_version=self.state.price_version,
-            propensity=decided.propensity if served in {None, decided.chosen} else None,
+            propensity=self.propensity(served),
             dual_price=decided.dual_price,
             allowed=decided.allowed,
             expected_accuracy=decided.expected_accuracy,
@@ -135,6 +139,10 @@ class Entries:
             wants_json=query.wants_json,
         )
 
+    def propensity(self, served: str | None) -> float | None:
+        """The choice's; None where somebody else served than was chosen."""
+        return self.decided.propensity if served in {None, self.decided.chosen} else None
+
     def reason(self, served: str | None) -> str:
         """Why it was decided so; what went otherwise; and who answers in the end."""
         answers = [f"{served} answers"] if served is not None and self.notes else []
@@ -143,4 +151,5 @@ class Entries:
 
 def _forecast(offer: Offer) -> int | None:
     """What an attempt is taken to have cost where nobody says; at worst where nothing is known."""
-    return offer.worst_nusd if offer.expected_cost_nusd is None else offer.expected_cost_nusd
+    forecast_nusd = offer.forecast()
+    return offer.worst_nusd if forecast_nusd is None else forecast_nusd

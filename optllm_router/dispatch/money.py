@@ -59,16 +59,20 @@ class Bounds:
 
         What costs nothing is free to go on where a budget lets only such calls go on.
         """
-        name = offer.candidate.name
-        found = self.money.ledger.binding(tags=self.tags, task=self.task, candidate=name)
+        found = self._lines_of(offer.candidate)
         if offer.worst_nusd == 0:
             found = tuple(line for line in found if line.at_cap != "cheapest_free")
-        return (*found, *self.asked)
+        return found
 
     def binds(self, candidate: Candidate) -> bool:
         """Whether a hard budget binds a call of a candidate."""
-        offer = Offer(candidate=candidate, worst_nusd=None, expected_cost_nusd=None)
-        return any(bound.binds(candidate) for bound in self.caps) or bool(self.lines(offer))
+        is_capped = any(bound.binds(candidate) for bound in self.caps)
+        return is_capped or bool(self._lines_of(candidate))
+
+    def _lines_of(self, candidate: Candidate) -> tuple[BudgetLine, ...]:
+        ledger = self.money.ledger
+        found = ledger.binding(tags=self.tags, task=self.task, candidate=candidate.name)
+        return (*found, *self.asked)
 
     @property
     def may_bind(self) -> bool:

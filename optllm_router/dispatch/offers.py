@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,17 +13,20 @@ from optllm_router.core.estimates import Estimates, Estimator
 from optllm_router.core.planning import Choice
 from optllm_router.records import NANO_PER_USD, Candidate, Floats, Query
 
+Forecast: TypeAlias = Callable[[], int | None]  # in nano-USD, None where nothing is known
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """A candidate that may be asked, what that costs at worst, and what it is forecast to cost.
 
-    `worst_nusd` is None for a pin of unknown price.
+    `worst_nusd` is None for a pin of unknown price. The `forecast` is only worked out for a call
+    that is written ahead or lost.
     """
 
     candidate: Candidate
     worst_nusd: int | None
-    expected_cost_nusd: int | None
+    forecast: Forecast = field(compare=False, repr=False)
 
 
 def preferences(estimates: Estimates, row: int, planned: int, price: float | None) -> list[int]:
@@ -62,7 +66,7 @@ def _offer(candidate: Candidate, estimates: Estimates, column: int) -> Offer:
     return Offer(
         candidate=candidate,
         worst_nusd=int(estimates.worst_nusd[0, column]),
-        expected_cost_nusd=in_nusd(float(estimates.cost_usd[0, column])),
+        forecast=lambda: in_nusd(float(estimates.cost_usd[0, column])),
     )
 
 

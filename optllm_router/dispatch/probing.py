@@ -130,7 +130,7 @@ def probe_tasks(  # noqa: PLR0913  # who is asked what, and where it is counted
     return [
         Task(
             request,
-            decided=_probed(request, candidate, in_nusd(float(usd))),
+            decided=_probed(request, candidate, float(usd)),
             batch_id=batch_id,
             caps=caps,
             **_watched(candidate.name, tally, grader),
@@ -141,7 +141,7 @@ def probe_tasks(  # noqa: PLR0913  # who is asked what, and where it is counted
     ]
 
 
-def _probed(request: Request, candidate: Candidate, forecast_nusd: int | None) -> Decided:
+def _probed(request: Request, candidate: Candidate, forecast_usd: float) -> Decided:
     return Decided(
         kind="probe",
         candidate=candidate,
@@ -149,7 +149,7 @@ def _probed(request: Request, candidate: Candidate, forecast_nusd: int | None) -
         policy="probe",
         reason="probe: every candidate is asked",
         worst_nusd=worst_case_nusd(candidate, request.query),
-        forecast_nusd=forecast_nusd,
+        forecast=lambda: in_nusd(forecast_usd),
     )
 
 

@@ -17,7 +17,7 @@ def offer(name, window=None):
     candidate = Candidate(
         name=name, model=name, price=None, capabilities=Capabilities(context_window=window)
     )
-    return Offer(candidate=candidate, worst_nusd=1, expected_cost_nusd=None)
+    return Offer(candidate=candidate, worst_nusd=1, forecast=lambda: None)
 
 
 def course(*names, max_attempts=4, retries=True, windows=None, seed=0):

@@ -9,7 +9,9 @@ import pytest
 
 from optllm_router import Cheapest, Router
 from optllm_router.completion.metering import ChunkMeter
+from optllm_router.core.cost import longest_prompt
 from optllm_router.dispatch.streams import Opening, RoutedStream
+from optllm_router.records import Query
 from optllm_router.testing.openai_server import FakeOpenAIServer, Reply
 from optllm_router.testing.scripted import Line
 
@@ -74,17 +76,30 @@ def test_a_probe_that_is_lost_is_booked_at_its_forecast(trained, client):
     assert 600_000 > attempt.cost_nusd > LEARNED * 10_000
 
 
-def test_a_pin_is_answered_though_its_forecast_fails(trained, only, ask, caplog):
-    router = trained()
+def with_a_broken_forecast(router):
     broken = router._engine.state.snapshot.output_tokens
     object.__setattr__(broken, "level", broken.level[:0])
     broken.__dict__.pop("_levels", None)
+    return router
 
-    response = router.complete(model="dear", messages=ask())
 
-    assert "dear says" == response.choices[0].message.content
+def test_a_streamed_pin_is_answered_though_its_forecast_fails(trained, only, ask, caplog):
+    router = with_a_broken_forecast(trained())
+
+    stream = router.complete(model="dear", messages=ask(), stream=True)
+
+    assert "dear says" == "".join(chunk.choices[0].delta.content or "" for chunk in stream)
     assert 1 == router._engine.desk.decider.n_faults
     assert "the router could not forecast what dear costs" in caplog.text
+
+
+def test_a_lost_pin_whose_forecast_fails_is_booked_at_its_worst_case(trained, client, ask):
+    client._scripts["dear"] = lambda _: LOST
+    router = with_a_broken_forecast(trained())
+
+    cost, n_prompt = lost(router, model="dear", messages=ask(), max_tokens=7)
+
+    assert (longest_prompt(Query(text="", n_prompt_tokens=n_prompt)) + 7) * 10_000 == cost
 
 
 @pytest.fixture
