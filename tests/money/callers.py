@@ -30,6 +30,10 @@ class Call:
     dice: random.Random
 
 
+Sync = Callable[[Router, Call], str]
+Async = Callable[[Router, Call], Awaitable[str]]
+
+
 # -- what callers do, blocking -----------------------------------------------------------
 
 
@@ -101,14 +105,19 @@ def _soon_s(call: Call) -> float:
     return call.dice.uniform(0.0, 1.5) * statistics.median(_took_s)
 
 
-async def _acancel(router: Router, call: Call) -> str:
-    task = asyncio.create_task(_aask(router, call))
-    await asyncio.sleep(_soon_s(call))
-    task.cancel()
-    try:
-        return await task
-    except asyncio.CancelledError:
-        return "left"
+def _cancelled(act: Async) -> Async:
+    """Have somebody who asks give up in the midst of it."""
+
+    async def cancel(router: Router, call: Call) -> str:
+        task = asyncio.ensure_future(act(router, call))
+        await asyncio.sleep(_soon_s(call))
+        task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return "left"
+
+    return cancel
 
 
 async def _await_a_while(router: Router, call: Call) -> str:
@@ -149,18 +158,6 @@ async def _aclose(router: Router, call: Call) -> str:
     return end
 
 
-async def _acancel_reading(router: Router, call: Call) -> str:
-    task = asyncio.create_task(_aread(router, call))
-    await asyncio.sleep(_soon_s(call))
-    task.cancel()
-    try:
-        return await task
-    except asyncio.CancelledError:
-        return "left"
-
-
-Sync = Callable[[Router, Call], str]
-Async = Callable[[Router, Call], Awaitable[str]]
 SYNC: dict[str, tuple[float, Sync]] = {
     "sync": (20, _ask),
     "sync, pin": (6, _ask),
@@ -181,11 +178,11 @@ ASYNC: dict[str, tuple[float, Async]] = {
     "async, pin": (5, _aask),
     "async, n > 1": (2, _aask),
     "async, tight budget": (1, _aask),
-    "async, cancelled": (3, _acancel),
+    "async, cancelled": (3, _cancelled(_aask)),
     "async, wait_for": (2, _await_a_while),
     "async stream": (10, _aread),
     "async stream, pin": (2, _aread),
     "async stream, del": (2, _adrop),
     "async stream, aclose": (2, _aclose),
-    "async stream, cancelled": (3, _acancel_reading),
+    "async stream, cancelled": (3, _cancelled(_aread)),
 }
