@@ -63,6 +63,7 @@ _PER_COLUMN = (
     "traffic_cost_usd",
     "column_score",
 )
+_STACKED = ("predictor_stack_mean", "predictor_stack_text", "predictor_stack_tasks")
 _LARGEST = float(np.finfo(np.float64).max)
 
 Predictor = SuccessPredictor | ForestPredictor
@@ -279,6 +280,8 @@ def _check_width(arrays: Mapping[str, NDArray[Any]], n_columns: int, kind: Predi
     if kind == "ridge":
         mix = arrays.get("predictor_newcomer_mix")  # of what columns that joined are a mean
         widths["predictor_weights"] = n_columns if mix is None else mix.shape[-1]
+        stacked = [name for name in _STACKED if name in arrays]
+        widths |= dict.fromkeys(stacked, widths["predictor_weights"])
     for name, width in widths.items():
         if arrays[name].shape[-1:] != (width,):
             raise ValueError(f"the predictor's {name} does not fit its {n_columns} columns: refit")

@@ -308,7 +308,7 @@ def test_arrays_of_before_there_were_neighbours_predict_what_the_ridges_say():
     arrays = {
         name: array
         for name, array in predictor.to_arrays().items()
-        if name not in {"contrast", "column_score"} and not name.startswith("near_")
+        if name not in {"contrast", "column_score"} and not name.startswith(("near_", "stack_"))
     }
     old = SuccessPredictor.from_arrays(arrays)
     serving = old._serving

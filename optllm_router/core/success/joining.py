@@ -9,9 +9,10 @@ import numpy as np
 
 from optllm_router.core.features import SparseText
 from optllm_router.core.likeness import Likeness
+from optllm_router.core.success.blending import MOST_SPREAD
 from optllm_router.core.success.labels import LeftOut, checked_scores, checked_tasks, numbered
 from optllm_router.core.success.newcomer import Lenders, Level, Newcomer, placed
-from optllm_router.core.success.predictor import MOST_SPREAD, SuccessPredictor
+from optllm_router.core.success.predictor import SuccessPredictor
 from optllm_router.records import Floats, Ints
 
 

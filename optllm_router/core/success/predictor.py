@@ -14,10 +14,11 @@ product per text: the mean weights are folded into the projection beforehand. Op
 2405.15130, section III-B) is the source of the idea: mean and spread over bootstrap members; its
 forests and its weights are not needed for it.
 
-The ridges' mean is drawn towards what the nearest labelled texts say (`neighbours`), and the
-columns' differences are then shrunk by as much as they mislead, and what they have in common
-stretched by as much as it is understated (`personal`). All are judged on rows that did not take
-part. A column with a handful of labels joins afterwards (`newcomer`).
+The ridges' mean is drawn towards what the nearest labelled texts say (`neighbours`), and a second
+estimate is stacked on it (`stacking`). The columns' differences are then shrunk by as much as they
+mislead, and what they have in common stretched by as much as it is understated (`personal`). All
+are judged on rows that did not take part (`blending`). A column with a handful of labels joins
+afterwards (`newcomer`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from optllm_router.core.embedding import Embedder, Encoder, embedded_texts
 from optllm_router.core.features import SparseText
 from optllm_router.core.projection import Projection
 from optllm_router.core.ridge import blocks_of, single_threaded
+from optllm_router.core.success.blending import MOST_SPREAD, Blend
 from optllm_router.core.success.dense import DenseProjection, joint_places
 from optllm_router.core.success.ensemble import RidgeEnsemble
 from optllm_router.core.success.labels import (
@@ -44,7 +46,7 @@ from optllm_router.core.success.labels import (
     checked_tasks,
     numbered,
 )
-from optllm_router.core.success.neighbours import Neighbours, fit_neighbours
+from optllm_router.core.success.neighbours import Neighbours
 from optllm_router.core.success.newcomer import (
     Lenders,
     Newcomer,
@@ -54,14 +56,12 @@ from optllm_router.core.success.newcomer import (
     placed,
     with_newcomers,
 )
-from optllm_router.core.success.personal import Personal, scores_elsewhere
+from optllm_router.core.success.personal import Personal
 from optllm_router.core.success.serving import Serving, design_of
+from optllm_router.core.success.stacking import Stack
 from optllm_router.core.success.traits import N_SHAPES, Traits, packed
 from optllm_router.errors import NotTrainedError
 from optllm_router.records import Bools, Floats, Ints
-
-N_FOLDS = 8
-MOST_SPREAD = 0.5  # of anything in [0, 1]
 
 
 class SuccessPredictor:
@@ -188,10 +188,19 @@ class SuccessPredictor:
             rest = self._rest(texts, tasks, shapes)
             design = design_of(components, rest)
             ensemble, out = RidgeEnsemble.fit(design, scores, blocks, self.n_bootstraps, rng)
-            self._serving = Serving.of(ensemble, projection)
-            ridge = self._masked(ensemble.out_of_bag(design, out))
-            places = self._places(components, rest)
-            self._fit_shrinking(places, scores, numbered(groups, n), ridge, blocks % N_FOLDS)
+            blend = Blend.fit(
+                self._masked(ensemble.out_of_bag(design, out)),
+                scores,
+                places=self._places(components, rest),
+                components=components,
+                tasks=rest[:, : self._traits.n_tasks],
+                texts=numbered(groups, n),
+                blocks=blocks,
+            )
+            self._serving = Serving.of(ensemble, projection, blend.stack)
+        self._neighbours, self._personal = blend.neighbours, blend.personal
+        self.left_out_ = blend.left_out
+        self.set_contrast(self.contrast)
         return self
 
     def set_contrast(self, contrast: float, *, met: float | None = None) -> None:
@@ -260,20 +269,18 @@ class SuccessPredictor:
         """Return what the fitted columns make of texts; arguments as in `predict_features`."""
         serving, near = self._fitted(), self._neighbours
         rest = self._rest(texts, tasks, shapes)
-        projection = serving.projection
-        axes = [projection.axes] if spread or near is not None else []
-        prob, *components = projection.times(texts, serving.per_bucket, *axes)
-        prob += rest @ serving.of_rest
-        prob += serving.centre
+        located = spread or near is not None
+        prob, added, components = serving.estimates(texts, rest, components=located)
         met = np.zeros(len(texts), dtype=np.bool_)
         design = places = np.empty((len(texts), 0))
         std = None
         if spread:
-            design = design_of(components[0], rest)
+            design = design_of(components, rest)
             std = serving.ensemble.spread(design)
         if near is not None:
-            places = self._places(components[0], rest)
+            places = self._places(components, rest)
             prob, met = near.estimate(places, prob, std)
+        prob = serving.stacked(prob, added, met)
         return Seen(prob=prob, std=std, met=met[:, None], design=design, places=places)
 
     def lenders(self) -> Lenders:
@@ -309,21 +316,6 @@ class SuccessPredictor:
             raise NotTrainedError("this predictor is not fitted: call `fit` first")
         return self._serving
 
-    def _fit_shrinking(
-        self, places: Floats, scores: Floats, texts: Ints, ridge: SuccessEstimate, fold: Ints
-    ) -> None:
-        """Choose the neighbours' say and the columns' by rows that did not take part."""
-        judged = fit_neighbours(places, scores, texts, ridge.prob)
-        near, own = judged.neighbours, judged.left_out
-        std = ridge.std.copy()
-        if near is not None:
-            near.estimate(places, ridge.prob, std)
-        self._neighbours = near
-        self._personal = Personal.fit(own, judged.met_again, judged.met, scores)
-        elsewhere = scores_elsewhere(own, scores, fold)
-        self.left_out_ = LeftOut(own, np.minimum(std, MOST_SPREAD), elsewhere)
-        self.set_contrast(self.contrast)
-
     def _rest(
         self, texts: Sequence[SparseText], tasks: Sequence[str], shapes: Floats | None
     ) -> Floats:
@@ -354,6 +346,7 @@ class SuccessPredictor:
             **self._traits.to_arrays(),
             **({} if self._neighbours is None else self._neighbours.to_arrays("near")),
             **newcomers_to_arrays(self._newcomers),
+            **({} if serving.stack is None else serving.stack.to_arrays()),
             **serving.projection.to_arrays(),
             **({} if self._dense is None else self._dense.to_arrays()),
         }
@@ -367,7 +360,9 @@ class SuccessPredictor:
         predictor._dense = DenseProjection.from_arrays(arrays)
         weights = np.asarray(arrays["weights"], dtype=np.float32)
         ensemble = RidgeEnsemble(weights, float(arrays["centre"]))
-        predictor._serving = serving = Serving.of(ensemble, Projection.from_arrays(arrays))
+        predictor._serving = serving = Serving.of(
+            ensemble, Projection.from_arrays(arrays), Stack.from_arrays(arrays)
+        )
         if "contrast" in arrays:  # there were neither neighbours nor shrinking at first
             predictor._personal = Personal.from_arrays(arrays)
             predictor._neighbours = Neighbours.from_arrays(arrays, "near")
