@@ -173,16 +173,12 @@ class Money:
             allowed[budget] = None if each is None else each / NANO_PER_USD
         return allowed
 
-    def close(self) -> bool:
-        """Withdraw this process's claims; return whether no call under way needs them any more.
-
-        Where the store fails, its lease ends them.
-        """
+    def close(self) -> None:
+        """Withdraw this process's claims; where the store fails, its lease ends them."""
         try:
-            return self.ledger.close()
+            self.ledger.close()
         except StoreError as error:
             logger.warning("the shared budgets are left to their lease: %s", error)
-            return True
 
     def _statuses(self, session_id: str | None) -> dict[str, BudgetStatus]:
         found = self._store.budgets(session_id=session_id)

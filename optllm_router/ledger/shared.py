@@ -127,18 +127,14 @@ class Ledger:
         self._release_doubtful()
         return self._store.sweep()
 
-    def close(self) -> bool:
-        """Withdraw the claims, if no call under way holds money; return whether that was so.
-
-        Else its lease is renewed: ask again, a few times as often.
+    def close(self) -> None:
+        """Withdraw the claims; what calls under way have reserved is left to the lease.
 
         Raises: StoreError.
         """
-        if self._pid != os.getpid():
-            return True
-        self._release_doubtful()
-        self._store.retire(self._worker)
-        return not self._store.heartbeat(self._worker, lease_s=self._lease_s)
+        if self._pid == os.getpid():
+            self._release_doubtful()
+            self._store.retire(self._worker)
 
     def _follow(self, lines: Sequence[BudgetLine]) -> str:
         """Return the worker, with a claim on every line; in the child of a fork, a new one."""

@@ -7,18 +7,13 @@ out anew what a live call may spend of the windows that policies aim at: no call
 from __future__ import annotations
 
 import logging
-import threading
-import time
 
 from optllm_router.core.planning import live_aim
 from optllm_router.dispatch.deciding import RouterState
 from optllm_router.dispatch.money import Money
 from optllm_router.errors import StoreError
-from optllm_router.store.base import Store
 
 logger = logging.getLogger("optllm_router")
-
-RENEW_S = 2.0
 
 
 def look_after(money: Money, state: RouterState) -> None:
@@ -34,16 +29,3 @@ def look_after(money: Money, state: RouterState) -> None:
         return
     for policy, each in allowances.items():
         state.aims[policy] = live_aim(state.snapshot, policy, allowance_usd=each)
-
-
-def close_books(money: Money, store: Store) -> None:
-    """Withdraw from the shared budgets; as long as calls in flight hold money, on a thread."""
-    if not money.close():
-        name = "optllm-last-calls"
-        threading.Thread(target=_outlast_calls, args=(money, store), name=name, daemon=True).start()
-
-
-def _outlast_calls(money: Money, store: Store) -> None:
-    while not money.close():
-        time.sleep(RENEW_S)
-    store.close()

@@ -51,7 +51,7 @@ from optllm_router.errors import ConfigError, RouterError, UnpricedCandidateErro
 from optllm_router.grading import Graders, graders_from_config
 from optllm_router.learning import RetrainReport, load_current, load_version
 from optllm_router.records import Candidate
-from optllm_router.router.bookkeeping import close_books, look_after
+from optllm_router.router.bookkeeping import look_after
 from optllm_router.router.housekeeping import Housekeeper
 from optllm_router.router.joining import Joins
 from optllm_router.router.refitting import Refits
@@ -306,7 +306,7 @@ class Engine:
         """Write what waits and release everything; return how many writes were lost.
 
         New calls are refused from here on, batches hand out no more; calls in flight are written
-        when they end, and keep the money that is reserved for them until then.
+        when they end.
         """
         with self._swap:
             if self._closed:
@@ -318,7 +318,7 @@ class Engine:
         self.housekeeper.stop()
         self._bookkeeper.stop()
         left = self.writer.close(CLOSE_S)
-        close_books(self.money, self.store)
+        self.money.close()
         executor = self._threads.get(os.getpid())
         if executor is not None:
             executor.shutdown()

@@ -87,9 +87,6 @@ class Database:
         self._n_turns = 0
         self._kept: KeptConnection | None = None
         self._inherited: list[Pool | KeptConnection | None] = []
-        self._is_closed = False
-        if not self.in_memory:
-            event.listen(self.engine, "checkin", self._let_go)
 
     def now(self, cursor: Any) -> datetime:
         """Return the database's time; SQLite has no other than this machine's."""
@@ -198,13 +195,12 @@ class Database:
                 connection.close()
 
     def close(self) -> None:
-        """Close the connections; a later use opens one for itself.
+        """Close the connections; the next use would open new ones.
 
         A write under way has a second to end. One that this very call interrupts (in a signal
         handler) cannot, and keeps its connection.
         """
         self._follow_fork()
-        self._is_closed = True
         lock = self._lock
         is_free = lock.acquire(timeout=_CLOSING_S)
         try:
@@ -215,11 +211,6 @@ class Database:
             self.engine.dispose()
             if is_free:
                 lock.release()
-
-    def _let_go(self, _connection: object, record: ConnectionPoolEntry) -> None:
-        """Close what comes back to a pool that nobody will close any more."""
-        if self._is_closed:
-            record.invalidate()
 
     @contextmanager
     def _turn(self, *, alone: bool) -> Iterator[None]:

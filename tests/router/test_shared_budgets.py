@@ -11,18 +11,15 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
 
 from optllm_router import BudgetExceededError, StoreError
 from optllm_router.completion.base import Failure
 from optllm_router.core.cost import worst_case_nusd
 from optllm_router.records import NANO_PER_USD, Query
-from optllm_router.router import bookkeeping
-from optllm_router.store import tables
 from optllm_router.testing.scripted import Line
 from optllm_router.testing.store_suite import SteppedClock
 
@@ -518,45 +515,3 @@ def test_what_a_killed_process_had_reserved_is_settled_once_its_lease_is_over(
     (attempt,) = one.attempts
     assert ("abandoned", True) == (attempt.status, attempt.estimated)
     assert attempt.cost_nusd / NANO_PER_USD == status.spent_usd > 0
-
-
-def lease_of(router, worker: str):
-    with router._engine.store._database.reading() as connection:
-        query = select(tables.workers.c.alive_until).where(tables.workers.c.id == worker)
-        return connection.execute(query).scalar()
-
-
-def wait_until(is_so) -> None:
-    deadline = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_a_stream_keeps_its_money_after_close_until_it_ends(
-    make_router, store_url, worst, logged, monkeypatch
-):
-    monkeypatch.setattr(bookkeeping, "RENEW_S", 0.01)
-    budgets = [a_budget(2 * worst["cheap"], per="total")]
-    settings = {"default": "cheap", "store": store_url, "budgets": budgets}
-    closed, other = (make_router(["cheap"], **settings) for _ in range(2))
-    stream = closed.complete(messages=messages(), max_tokens=LIMIT, stream=True)
-    next(stream)
-    worker = closed._engine.money.ledger.worker
-    clock = SteppedClock(datetime.now(UTC))
-    closed._engine.store._database.clock = other._engine.store._database.clock = clock
-
-    closed.close()
-    for _ in range(3):  # longer than a lease, all together
-        clock.now += timedelta(seconds=15)
-        wait_until(lambda: lease_of(other, worker) > clock.now)
-        other._engine._keep_books()
-    for _ in stream:
-        pass
-
-    (attempt,) = (attempt for one in logged(other) for attempt in one.attempts)
-    (status,) = other.budgets()
-    assert ("ok", False) == (attempt.status, attempt.estimated)
-    assert (attempt.cost_nusd / NANO_PER_USD, 0) == (status.spent_usd, status.reserved_usd)
-    wait_until(lambda: all(t.name != "optllm-last-calls" for t in threading.enumerate()))
-    assert lease_of(other, worker) is None
