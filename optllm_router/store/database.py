@@ -323,19 +323,29 @@ def _engine(url: URL, *, in_memory: bool, durability: Durability) -> Engine:
 
 
 def _ping_idle_connections(engine: Engine) -> None:
-    """Ask whether the server is there (it may have been restarted), but not for every call."""
+    """Ask whether the server is there (it may have been restarted), but not for every call.
+
+    Once a connection is found dead, those that were used before that are asked, too.
+    """
+    dialect, lost_at = engine.dialect, -math.inf
+
+    def lost(_connection: object, _record: object, _error: object) -> None:
+        nonlocal lost_at
+        lost_at = time.monotonic()
 
     def checkin(_connection: object, record: ConnectionPoolEntry) -> None:
         record.info["used_at"] = time.monotonic()
 
     def checkout(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
-        if time.monotonic() - record.info.get("used_at", math.inf) <= _TRUSTED_S:
+        used_at = record.info.get("used_at", math.inf)
+        if used_at > max(lost_at, time.monotonic() - _TRUSTED_S):
             return
         try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
             raise InvalidatePoolError from error
 
+    event.listen(engine, "invalidate", lost)
     event.listen(engine, "checkin", checkin)
     event.listen(engine, "checkout", checkout)
 

@@ -241,7 +241,8 @@ class Books:
             for budget in rolling:
                 self._run(cursor, self._money.lock_budget, IdRow(budget.id))
             windows = [(place.budget, place.standing.window) for place in places]
-            places = self._places(cursor, wanted.worker, now, windows)
+            looking = cursor.connection.cursor()  # what was sent before it may be answered only now
+            places = self._places(looking, wanted.worker, now, windows)
             if most_binding((place.standing for place in places), wanted.amount_nusd) is not None:
                 raise TakenError
         hold = self._money.hold

@@ -15,6 +15,7 @@ from optllm_router.core.success.serving import Serving
 from optllm_router.core.success.stacking import (
     PENALTIES,
     SPREAD,
+    Stack,
     fit_folds,
     fit_stack,
     stack_shares,
@@ -236,6 +237,16 @@ def test_a_column_without_labels_changes_nothing_for_the_others():
     assert (stack.mixing()[1] == 0.0).all()
     assert (stack.mixing()[:, 1] == 0.0).all()
     assert np.array_equal(alone.mixing(), stack.mixing()[np.ix_([0, 2], [0, 2])])
+
+
+@pytest.mark.parametrize("shares", [(NAN, 0.5), (0.5, 1.5), (-0.1, 0.5)])
+def test_shares_that_cannot_be_are_refused_in_a_file(shares):
+    points, scores, texts, fold = table(200, 3, 1, 2.0)
+    stack, _ = fitted_stack(points, np.full(scores.shape, 0.5), scores, texts, fold)
+    arrays = stack.to_arrays() | {"stack_weights": np.array(shares)}
+
+    with pytest.raises(ValueError, match=r"the stack's shares .* are not in \[0, 1\]: refit"):
+        Stack.from_arrays(arrays)
 
 
 # -- in a predictor -------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from optllm_router.errors import SchemaVersionError, StoreError
 from optllm_router.store import database, schema
 from optllm_router.store.sql import open_store
 from optllm_router.testing.store_suite import StoreSuite, a_decision, an_attempt
+from optllm_router.testing.store_suite.spending import a_call, a_line, reserve
 
 
 class TestPostgres(StoreSuite):
@@ -92,4 +93,31 @@ def test_a_busy_connection_that_the_server_ended_fails_one_write_and_is_replaced
     store.record(a_decision(), [])
 
     assert 1 == len(store.decisions())
+    store.close()
+
+
+def test_of_many_connections_that_the_server_ended_one_fails_a_write(postgres_url, monkeypatch):
+    monkeypatch.setattr(database, "_TRUSTED_S", 600.0)
+    store = open_store(postgres_url)
+    for connection in [store._database.engine.connect() for _ in range(4)]:
+        connection.close()
+    lose_connections(store)
+
+    with pytest.raises(StoreError):
+        store.record(a_decision(), [])
+    for number in range(6):
+        store.record(a_decision(number), [])
+
+    assert 6 == len(store.decisions())
+    store.close()
+
+
+def test_a_reserve_may_be_longer_than_a_server_takes_in_at_once(postgres_url):
+    store = open_store(postgres_url)
+    lines = [a_line(f"budget {i}", per="hour", rolling=True) for i in range(300)]
+    budgets = store.register("w1", lines, lease_s=60)
+
+    assert "reserved" == reserve(store, budgets, a_call(), 10).verdict
+
+    assert {10} == {status.reserved_nusd for status in store.budgets()}
     store.close()

@@ -10,8 +10,8 @@ regressions", Machine Learning 24, 1996): of what it says of all columns, and of
 
 A share is shrunk by how little the labelled texts tell of it, so that few labels stack next to
 nothing. Rows are left out by folds: leaving out single texts, the second estimate would see more
-labels than the first one did, and get too large a share. Texts that were met before keep the first
-estimate, which knows their own labels.
+labels than the first one did, and get too large a share. Texts that neighbours tell were met before
+keep the first estimate, which knows their own labels.
 """
 
 from __future__ import annotations
@@ -68,10 +68,15 @@ class Stack:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self | None:
-        """Rebuild from `to_arrays`; None where there was nothing."""
+        """Rebuild from `to_arrays`; None where there was nothing.
+
+        Raises: ValueError for shares outside [0, 1].
+        """
         if "stack_weights" not in arrays:
             return None
         common, apart = np.asarray(arrays["stack_weights"], dtype=np.float64).tolist()
+        if not (0.0 <= common <= 1.0 and 0.0 <= apart <= 1.0):
+            raise ValueError(f"the stack's shares {common}, {apart} are not in [0, 1]: refit")
         return cls(
             shares=(common, apart),
             mean=np.asarray(arrays["stack_mean"], dtype=np.float64),
