@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -64,7 +65,8 @@ def test_whatever_differs_is_noticed(books, tmp_path):
     bill = folder / "bill.jsonl"
     lines = bill.read_text().splitlines()
     kept = [line for line in lines if f'"{unbilled}"' not in line]
-    bill.write_text("\n".join([*kept, lines[-1].replace("chatcmpl-", "other-")]))
+    foreign = json.dumps(json.loads(lines[0]) | {"key": "somebody else's", "id": "other"})
+    bill.write_text("\n".join([*kept, foreign]))
 
     said = check(folder, "--again", code=1)
 
